@@ -1,0 +1,49 @@
+# Everything a user or CI runs; each target first makes sure that .venv is complete.
+
+# The first of these that runs and is 3.11: a version manager's python3.11 can exist and still refuse to run.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+endif
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format types wheel lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup:  ## make .venv from requirements.lock; a second call installs nothing
+	@"$(PYTHON)" -c '' >/dev/null 2>&1 || { echo "Set-up stopped: no Python 3.11 found$(if $(PYTHON), ('$(PYTHON)' does not run)). Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" bootstrap.py
+
+demo: setup  ## make posts, run every stage on them, say what came out and where to look
+	@$(BIN)/smp demo
+
+test: setup  ## every test
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## the tests that start no Spark and take seconds
+	$(BIN)/python -m pytest -m "not spark and not slow"
+
+lint: setup  ## style of the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## bring the code to that style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup  ## type annotations
+	$(BIN)/mypy
+
+wheel: setup  ## dist/*.whl, what the Databricks bundle ships
+	$(BIN)/python -m build --wheel --no-isolation
+
+lock: setup  ## requirements.lock again, after a change in setup.py (UPGRADE=name moves one package)
+	$(BIN)/uv pip compile --quiet setup.py --extra local --extra test --universal --python-version 3.11 \
+		$(if $(UPGRADE),--upgrade-package $(UPGRADE)) --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:  ## remove what builds and tools leave behind; .venv and demo results stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache spark-warehouse metastore_db derby.log
