@@ -105,7 +105,7 @@ def wanted_stamp() -> str:
 
 def is_usable(python: Path) -> bool:
     """Return whether this interpreter runs and is 3.11; a copied or moved environment's often is not."""
-    check = [python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"]
+    check: list[str | Path] = [python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"]
     return python.exists() and subprocess.run(check, capture_output=True, check=False).returncode == 0
 
 
