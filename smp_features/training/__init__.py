@@ -1,0 +1,1 @@
+"""From a pinned snapshot of features to a validated, registered model."""

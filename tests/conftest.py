@@ -1,0 +1,46 @@
+"""What tests share: one Spark session, and lakehouses in temporary folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from smp_features.config import Config, load_config
+from smp_features.session import get_session
+from smp_features.tables import Lakehouse
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """The one Spark session of a test run."""
+    session = get_session(load_config(None, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A configuration whose root is a temporary folder."""
+    return load_config(None, [], root=str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def lakehouse(spark: SparkSession, config: Config) -> Lakehouse:
+    """An empty lakehouse with all tables created."""
+    house = Lakehouse(spark, config)
+    house.create()
+    return house
+
+
+@pytest.fixture
+def frame(spark: SparkSession, lakehouse: Lakehouse) -> Callable[..., object]:
+    """Make a data frame for a table from dictionaries; missing columns are null."""
+
+    def make(table: str, *rows: dict[str, object]) -> object:
+        schema = lakehouse.schema(table)
+        return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
+
+    return make
