@@ -15,7 +15,9 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup:  ## make .venv from requirements.lock; a second call installs nothing
-	@"$(PYTHON)" -c '' >/dev/null 2>&1 || { echo "Set-up stopped: no Python 3.11 found$(if $(PYTHON), ('$(PYTHON)' does not run)). Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@found=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); \
+	[ "$$found" = 3.11 ] || { echo "Set-up stopped: Python 3.11 is needed, $(or $(PYTHON),python3.11) is $${found:-not there}." \
+	"Install it, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" bootstrap.py
 
 demo: setup  ## make posts, run every stage on them, say what came out and where to look

@@ -1,0 +1,6 @@
+"""Write the HTML report: jobs/report.py --conf FILE [--set KEY=VALUE]…"""
+
+from smp_features.cli import run_job
+
+if __name__ == "__main__":
+    run_job("report")

@@ -1,0 +1,6 @@
+"""Predict every unlabelled post with the champion: jobs/score.py --conf FILE [--set KEY=VALUE]…"""
+
+from smp_features.cli import run_job
+
+if __name__ == "__main__":
+    run_job("score")
