@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,12 +28,19 @@ def config(tmp_path: Path) -> Config:
     return load_config(None, [], root=str(tmp_path / "lake"))
 
 
+@pytest.fixture(scope="session")
+def empty_tables(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all tables, created once; a Delta table may be copied with its folder."""
+    root = tmp_path_factory.mktemp("empty")
+    Lakehouse(spark, load_config(None, [], root=str(root))).create()
+    return root / "tables"
+
+
 @pytest.fixture
-def lakehouse(spark: SparkSession, config: Config) -> Lakehouse:
-    """An empty lakehouse with all tables created."""
-    house = Lakehouse(spark, config)
-    house.create()
-    return house
+def lakehouse(spark: SparkSession, config: Config, empty_tables: Path) -> Lakehouse:
+    """An empty lakehouse with all tables."""
+    shutil.copytree(empty_tables, Path(config.root) / "tables")
+    return Lakehouse(spark, config)
 
 
 @pytest.fixture
