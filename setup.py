@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("smp_features/__init__.py")
 # holds the one set that local runs use. Each upper bound has a reason: pyarrow 15 breaks petastorm, petastorm 0.13
 # loses rows without a word, numpy 2 does not load beside pyarrow 14, pandas 3 turns a missing string into "NaN".
 LIBRARY = [
+    "huggingface_hub>=0.23",
     "ijson>=3.2",
     "Jinja2>=3.1",
     "lightgbm>=4,<5",
@@ -30,6 +31,7 @@ LIBRARY = [
     "scipy>=1.10",
     "sentencepiece>=0.1.99",
     "tenacity>=8.2",
+    "tokenizers>=0.19",
     "torch>=2.3",
     "torchvision>=0.18",
     "transformers>=4.44,<6",
