@@ -304,6 +304,7 @@ POST_FEATURES = TableSpec(
         *_FINGERPRINTS,
         Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
         Column("features_key", "string", "hash of all columns above; decides whether a row changed", required=True),
+        Column("inputs_key", "string", "hash of what it was made from; decides whether to make it again", required=True),
         Column("computed_at", "timestamp", "when the row was made (UTC)", required=True),
     ),
     ("pid",),

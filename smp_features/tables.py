@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +68,18 @@ class Lakehouse:
         root = self.config.root
         base = str(Path(root).absolute()) if is_local(root) else root.rstrip("/")
         return "/".join((base, *parts))
+
+    def discard(self, *parts: str) -> None:
+        """Delete a folder under the root with all that is in it, such as published staging; a missing one is no error."""
+        folder = self.folder(*parts)
+        if is_local(self.config.root):
+            if Path(folder).exists():
+                shutil.rmtree(folder)
+            return
+        jvm, settings = self.session._jvm, self.session._jsc.hadoopConfiguration()
+        assert jvm is not None
+        path = jvm.org.apache.hadoop.fs.Path(folder)
+        path.getFileSystem(settings).delete(path, True)
 
     def identifier(self, table: str) -> str:
         """Return what SQL calls a table: a path identifier under a root, a three-part name in a catalog."""
@@ -341,7 +354,7 @@ def create_statement(spec: TableSpec, identifier: str) -> str:
     )
 
 
-def row_hash(columns: Sequence[str]) -> Column:
+def row_hash(columns: Sequence[Column | str]) -> Column:
     """Return a SHA-256 over columns that tells null from empty and does not depend on column types' printing."""
     return F.sha2(F.to_json(F.struct(*columns), {"ignoreNullFields": "false"}), 256)
 
