@@ -73,7 +73,8 @@ def generate(
         progress: Called with (posts done, posts wanted) as pictures are written.
 
     Raises:
-        UsageError: Fewer than 50 posts, a negative seed, an unknown form, or a folder that holds files or cannot be written.
+        UsageError: Fewer than 50 posts, a negative seed, an unknown form, or a folder that holds files or that
+            cannot be written.
     """
     out = Path(out)
     _refuse_wrong_usage(posts, out, seed, user_data_form)

@@ -31,7 +31,7 @@ PLACES = {
 PLACE_NAMES = tuple(PLACES)
 MAX_BIRDS = 3
 BIRD_PHRASES = ("", " with one bird", " with two birds", " with three birds")
-MAIN_WIDTH = (0.42, 0.62)  # share of the picture's width; under 0.4 shapes start to merge at 48 pixels
+MAIN_WIDTH = (0.45, 0.62)  # share of the picture; the narrowest shape, the tree, still spans two fifths of it
 OUTLINE = (24, 22, 30)
 OVERSAMPLING = 2  # drawn larger and averaged down, since ImageDraw does not smooth edges
 

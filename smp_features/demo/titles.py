@@ -30,17 +30,18 @@ COLOUR_WORDS = {
     "white": ("white", "white", "white", "milky white", "pure white"),
 }
 MOODS = (
-    "lovely", "quiet", "lonely", "happy", "strange", "beautiful", "simple", "proud", "gentle", "funny", "brave", "sleepy",
-    "perfect", "shy", "magic", "humble", "wonderful", "forgotten", "famous", "charming",
+    "lovely", "quiet", "lonely", "happy", "strange", "beautiful", "simple", "proud", "gentle", "funny", "brave",
+    "sleepy", "perfect", "shy", "magic", "humble", "wonderful", "forgotten", "famous", "charming",
 )  # fmt: skip
 OPENINGS = (
-    "Look at", "Found", "Watching", "Dreaming of", "Remember", "Meet", "Here is", "Thinking about", "I love", "Admiring",
-    "Drawing", "Waiting for", "Who painted", "Chasing", "Say hello to", "Nothing beats", "Still in love with", "Discovering",
+    "Look at", "Found", "Watching", "Dreaming of", "Remember", "Meet", "Here is", "Thinking about", "I love",
+    "Admiring", "Drawing", "Waiting for", "Who painted", "Chasing", "Say hello to", "Nothing beats",
+    "Still in love with", "Discovering",
 )  # fmt: skip
 ENDINGS = (
-    "this morning", "on a Sunday", "after the rain", "in March", "for my sister", "once more", "again", "before breakfast",
-    "with friends", "just for fun", "from last summer", "for you", "at last", "all day long", "and a good mood",
-    "on my way home", "in the afternoon", "for a change", "without a filter", "in spring",
+    "this morning", "on a Sunday", "after the rain", "in March", "for my sister", "once more", "again",
+    "before breakfast", "with friends", "just for fun", "from last summer", "for you", "at last", "all day long",
+    "and a good mood", "on my way home", "in the afternoon", "for a change", "without a filter", "in spring",
 )  # fmt: skip
 PLAIN = (
     "{Thing}",
