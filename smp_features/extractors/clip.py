@@ -1,0 +1,276 @@
+"""CLIP image and text vectors, through open_clip: built-in names with a tag, hub repositories, local folders."""
+
+from __future__ import annotations
+
+import threading
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from smp_features.errors import ModelError
+from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.clip_names import built_in_config
+from smp_features.extractors.clip_text import TextTower
+from smp_features.extractors.model_files import ModelFiles, digest_file
+from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
+from smp_features.images import DECODING, decode_rgb
+
+CONFIG_NAME = "open_clip_config.json"
+PREFERRED_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+TYPICAL_TOKENS = 24
+"""Length of a title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True)
+class _ClipExtractor(Extractor):
+    """What both towers share.
+
+    Attributes:
+        files: The model; for a built-in architecture, the hub repository of its tag.
+        architecture: A built-in open_clip name; null when the files bring their own configuration.
+        dtype: Of the weights; vectors are float32.
+        max_batch: Images, or texts of typical length, per micro-batch.
+    """
+
+    files: ModelFiles
+    architecture: str | None = None
+    dtype: str = "float32"
+    max_batch: int = 64
+
+    @property
+    def outputs(self) -> tuple[OutputColumn, ...]:
+        """One column, `embedding`: float32, L2-normalised."""
+        return (
+            OutputColumn("embedding", pa.list_(pa.float32()), "CLIP vector, L2-normalised; null unless status is ok"),
+        )
+
+    def description(self) -> dict[str, Any]:
+        """See `Extractor.description`; the activation is in it, since weights run under either."""
+        config, preprocess = self._configuration()
+        described = {
+            "extractor": self.name,
+            "version": self.version,
+            **self.files.description(),
+            "dtype": self.dtype,
+            "activation": "quick_gelu" if config.get("quick_gelu", False) else "gelu",
+            "normalised": "l2",
+            **self._describe_tower(config, preprocess),
+        }
+        if self.architecture is not None:
+            described.update(architecture=self.architecture, tag=self.files.tag, weights=digest_file(self._weights()))
+        return described
+
+    def check(self) -> None:
+        """See `Extractor.check`; loads the tokenizer, which is small, and reads the header of the weights."""
+        self._configuration()
+        self._weights()
+        self.files.verify()
+        with quiet_libraries():
+            self._load_tokenizer()
+
+    @abstractmethod
+    def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]: ...
+
+    def _configuration(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return open_clip's model configuration and the full preprocessing settings."""
+        from open_clip.pretrained import get_pretrained_cfg
+        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+        if self.architecture is not None:
+            config = built_in_config(self.architecture)
+            tag = get_pretrained_cfg(self.architecture, self.files.tag or "")
+            return config, merge_preprocess_dict(PreprocessCfg(size=config["vision_cfg"]["image_size"]), tag)
+        content = self.files.require_json(CONFIG_NAME)
+        config = content.get("model_cfg") or {}
+        if not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) is not an open_clip model: {CONFIG_NAME} lacks model_cfg "
+                "with embed_dim, vision_cfg and text_cfg."
+            )
+        size = config["vision_cfg"].get("image_size", 224)
+        return config, merge_preprocess_dict(PreprocessCfg(size=size), content.get("preprocess_cfg") or {})
+
+    def _weights(self) -> Path:
+        found = {path.name: path for path in self.files.weight_files()}
+        for name in PREFERRED_WEIGHTS:
+            if name in found:
+                return found[name]
+        if len(found) > 1:
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) has several weights: {', '.join(found)}.",
+                f"Name the one to use {PREFERRED_WEIGHTS[0]}.",
+            )
+        return next(iter(found.values()))
+
+    def _load_model(self, device: str, threads: int | None) -> tuple[Any, Any]:
+        """Return the model in evaluation mode and its device."""
+        import open_clip
+
+        _, preprocess = self._configuration()
+        target = open_device(device, threads)
+        self.files.verify()
+        weights = self._weights()
+        with quiet_libraries():
+            try:
+                # The weights are chosen here, never by open_clip, which falls back on pickled or random ones.
+                model = open_clip.create_model(
+                    self.architecture or f"local-dir:{self.files.locate()}",
+                    load_weights=False,
+                    pretrained_text=False,
+                    precision=PRECISIONS[self.dtype],
+                    force_preprocess_cfg=preprocess,
+                )
+                open_clip.load_checkpoint(model, str(weights), strict=True)
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError) as failure:
+                if "memory" in str(failure).lower():
+                    raise  # the machine's failure, which another try may survive
+                raise ModelError(
+                    f"'{self.files.id}' ({self.files.setting}) could not be loaded by open_clip "
+                    f"({type(failure).__name__}).",
+                    "Its configuration and weights must belong together; fetch the model again.",
+                ) from failure
+        return model.to(target).eval(), target
+
+    def _load_tokenizer(self) -> Any:
+        import open_clip
+
+        if self.architecture is None and "auto_map" in (self.files.read_json("tokenizer_config.json") or {}):
+            raise ModelError(
+                f"The tokenizer of '{self.files.id}' ({self.files.setting}) brings code, which is never run."
+            )
+        try:
+            return open_clip.get_tokenizer(self.architecture or f"local-dir:{self.files.locate(weights=False)}")
+        except (OSError, ValueError, KeyError, TypeError) as failure:
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) has no usable tokenizer ({type(failure).__name__}).",
+                "Its folder must also hold the tokenizer's files, such as tokenizer.json.",
+            ) from failure
+
+
+@dataclass(frozen=True)
+class ClipImageExtractor(_ClipExtractor):
+    """Image bytes to the CLIP image vector."""
+
+    name: ClassVar[str] = "clip_image"
+    reads: ClassVar[Literal["image", "text"]] = "image"
+    version: ClassVar[int] = 1
+
+    @property
+    def max_cost(self) -> float:
+        """Pictures; once prepared, all have the model's one size."""
+        return float(self.max_batch)
+
+    def load(self, device: str, threads: int | None = None) -> LoadedClipImage:
+        """See `Extractor.load`; the text tower is dropped again."""
+        model, target = self._load_model(device, threads)
+        return LoadedClipImage(model.visual, target, self.dtype)
+
+    def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
+        return {"preprocess": preprocess, "decoding": dict(DECODING)}
+
+
+@dataclass(frozen=True)
+class ClipTextExtractor(_ClipExtractor):
+    """Text to the CLIP text vector; texts beyond the model's context are cut, as open_clip's tokenizers do."""
+
+    name: ClassVar[str] = "clip_text"
+    reads: ClassVar[Literal["image", "text"]] = "text"
+    version: ClassVar[int] = 1
+
+    @property
+    def max_cost(self) -> float:
+        """Padded tokens, start and end included."""
+        return float(self.max_batch * TYPICAL_TOKENS)
+
+    def load(self, device: str, threads: int | None = None) -> LoadedClipText:
+        """See `Extractor.load`; the image tower is dropped again."""
+        model, target = self._load_model(device, threads)
+        model.visual = None
+        with quiet_libraries():
+            tokenizer = self._load_tokenizer()
+        return LoadedClipText(TextTower(model), tokenizer, target)
+
+    def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
+        text = config["text_cfg"]
+        return {
+            "context_length": text.get("context_length", 77),
+            "tokenizer": text.get("hf_tokenizer_name") or "open_clip",
+            "characters_per_token": CHARACTERS_PER_TOKEN,
+        }
+
+
+class LoadedClipImage:
+    """The image tower on its device; see `LoadedModel`."""
+
+    def __init__(self, tower: Any, device: Any, dtype: str) -> None:
+        from open_clip.model import get_input_dtype
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        self._tower = tower
+        self._device = device
+        self._dtype = get_input_dtype(PRECISIONS[dtype])
+        self._transform = image_transform_v2(PreprocessCfg(**tower.preprocess_cfg), is_train=False)
+
+    def prepare(self, raw: bytes | str) -> tuple[np.ndarray, float]:
+        """Decode a picture to the model's pixels, float32 of shape (3, height, width), at the cost of one picture.
+
+        Raises:
+            InputRefused: As `images.decode_rgb`.
+        """
+        if isinstance(raw, str):
+            raise TypeError("The image tower reads image bytes.")
+        return self._transform(decode_rgb(raw)).numpy(), 1.0
+
+    def run(self, items: Sequence[np.ndarray]) -> Columns:
+        """Embed a micro-batch: `embedding`, float32 of shape (n, dimensions), rows of length one."""
+        import torch
+
+        pixels = torch.from_numpy(np.stack(items)).to(self._device, self._dtype)
+        with torch.inference_mode():
+            return {"embedding": _unit_rows(self._tower(pixels))}
+
+
+class LoadedClipText:
+    """The text tower on its device; see `LoadedModel`."""
+
+    def __init__(self, tower: TextTower, tokenizer: Any, device: Any) -> None:
+        self._tower = tower
+        self._tokenizer = tokenizer
+        self._device = device
+        # A fast tokenizer keeps its truncation settings in itself and fails when two threads use it at once.
+        self._tokenising = threading.Lock()
+
+    def prepare(self, raw: bytes | str) -> tuple[np.ndarray, float]:
+        """Tokenise a text to int64 ids, as many as decide its vector, at the cost of that many tokens.
+
+        Raises:
+            InputRefused: `empty`, nothing but white space.
+        """
+        if not isinstance(raw, str):
+            raise TypeError("The text tower reads text.")
+        # White space runs are one space to every CLIP tokenizer; without this they would use up the character limit.
+        text, _ = bound_text(" ".join(raw.split()), self._tower.context_length)
+        with self._tokenising:
+            tokens = self._tokenizer([text])[0].numpy()
+        tokens = tokens[: self._tower.needed_length(tokens)]
+        return tokens, float(len(tokens))
+
+    def run(self, items: Sequence[np.ndarray]) -> Columns:
+        """Embed a micro-batch: `embedding`, float32 of shape (n, dimensions), rows of length one."""
+        import torch
+
+        with torch.inference_mode():
+            return {"embedding": _unit_rows(self._tower.encode(items, self._device))}
+
+
+def _unit_rows(vectors: Any) -> np.ndarray:
+    from torch.nn import functional
+
+    return np.ascontiguousarray(functional.normalize(vectors.float(), dim=-1).cpu().numpy())

@@ -1,0 +1,264 @@
+"""Where a model's files are, what pins them, and what is refused before any of them is loaded."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smp_features.errors import ModelError
+
+DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
+"""File types that decide what a model computes: weights, configuration, tokenizer. Only these are ever read."""
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's files, on disk or on the hub, and what pins them.
+
+    Attributes:
+        setting: The configuration key that names the model, such as `models.caption.id`, for messages.
+        id: What was configured; for a bundled model its `zoo:` name.
+        folder: The absolute path of a local model; null for the hub.
+        revision: The pinned commit of a hub model; null for a folder.
+        digest: SHA-256 over a folder's files as first seen, on the driver; null for the hub.
+        tag: What names a hub model's weights in place of a commit; whoever sets it records the weights' digest.
+        weights: Which safetensors files are this model's, as a glob.
+    """
+
+    setting: str
+    id: str
+    folder: str | None = None
+    revision: str | None = None
+    digest: str | None = None
+    tag: str | None = None
+    weights: str = "*.safetensors"
+
+    @property
+    def label(self) -> str:
+        """The model's name without its place: the hub or zoo name, or the folder's own name."""
+        return Path(self.folder).name if self.folder and not self.id.startswith("zoo:") else self.id
+
+    def description(self) -> dict[str, str | None]:
+        """What identifies the model in a fingerprint: its name, and the digest or revision that pins its files."""
+        return (
+            {"model": self.label, "weights": self.digest}
+            if self.folder
+            else {
+                "model": self.label,
+                "revision": self.revision,
+            }
+        )
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON object among the model's files, null when there is no such file.
+
+        Raises:
+            ModelError: The file is not a JSON object, or the hub cannot be reached.
+        """
+        path = self.locate(weights=False) / name
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as failure:
+            raise ModelError(f"{name} of model '{self.id}' ({self.setting}) is not readable JSON.") from failure
+        if not isinstance(content, dict):
+            raise ModelError(f"{name} of model '{self.id}' ({self.setting}) is not a JSON object.")
+        return content
+
+    def require_json(self, name: str) -> dict[str, Any]:
+        """Return a JSON object without which the files are no model.
+
+        Raises:
+            ModelError: There is no such file, or it is not a JSON object.
+        """
+        content = self.read_json(name)
+        if content is None:
+            raise ModelError(
+                f"'{self.id}' ({self.setting}) is not a model: it has no {name}.",
+                f"Give a folder with {name}, *.safetensors and the tokenizer's files.",
+            )
+        return content
+
+    def locate(self, weights: bool = True) -> Path:
+        """Return the folder that holds the files, fetched from the hub at the pinned commit when they are not local.
+
+        Args:
+            weights: Also fetch the weights, not only configuration and tokenizer.
+
+        Raises:
+            ModelError: The hub does not have them or cannot be reached.
+        """
+        if self.folder is not None:
+            return Path(self.folder)
+        if self.tag is None and (self.revision is None or not _COMMIT.fullmatch(self.revision)):
+            raise ModelError(
+                f"'{self.id}' ({self.setting}) is no folder here, and as a hub model it is not pinned to a commit.",
+                f"Set {self.setting.rpartition('.')[0]}.revision to the 40-digit commit, or give a local folder.",
+            )
+        return fetch_from_hub(self.id, self.revision, self.setting, self.weights if weights else None)
+
+    def weight_files(self) -> list[Path]:
+        """Return the safetensors files, sorted by name, after reading each one's header.
+
+        Raises:
+            ModelError: None there, only pickled ones there, or one is cut or damaged.
+        """
+        folder = self.locate()
+        found = sorted(folder.glob(self.weights))
+        if not found:
+            pickled = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLED)
+            if pickled:
+                raise ModelError(
+                    f"'{self.id}' ({self.setting}) holds only pickled weights ({pickled[0]}), which can run code when "
+                    "loaded and are refused.",
+                    "Convert them to safetensors on a machine you can lose, and give the converted folder.",
+                )
+            raise ModelError(f"'{self.id}' ({self.setting}) is not a model: it has no *.safetensors weights.")
+        index = self.read_json("model.safetensors.index.json") or {}
+        for shard in sorted(set(index.get("weight_map", {}).values())):
+            if not (folder / shard).is_file():
+                raise ModelError(f"'{self.id}' ({self.setting}) lacks the weights file {shard} that its index names.")
+        for path in found:
+            _check_header(path, self)
+        return found
+
+    def verify(self) -> None:
+        """Check that a folder still, or on this machine also, has the files that the fingerprint stands for.
+
+        Raises:
+            ModelError: The files differ.
+        """
+        if self.folder is not None and digest_folder(self.folder) != self.digest:
+            raise ModelError(
+                f"The files of '{self.id}' ({self.setting}) are not the ones this run started with.",
+                "Put the same files on every machine, and do not change them during a run.",
+            )
+
+
+def find_model(setting: str, model_id: str, revision: str | None) -> ModelFiles:
+    """Tell a bundled model, a local folder and a hub name apart, and pin the folder's files by their digest.
+
+    Args:
+        setting: The configuration key, for messages.
+        model_id: `zoo:…`, a folder, or a hub name.
+        revision: The configured commit of a hub name; not looked at for folders, which the digest pins.
+
+    Raises:
+        ModelError: A path that is no folder, or an unknown bundled model.
+    """
+    if model_id.startswith("zoo:"):
+        folder = _find_in_zoo(setting, model_id)
+    else:
+        folder = Path(model_id).expanduser()
+        if not folder.is_dir():
+            looks_like_path = folder.is_absolute() or model_id.startswith((".", "~")) or model_id.count("/") > 1
+            if looks_like_path or folder.is_file():
+                raise ModelError(
+                    f"'{model_id}' ({setting}) is not a folder.", "Give a model's folder, or a hub name and revision."
+                )
+            return ModelFiles(setting, model_id, revision=revision)
+    folder = folder.resolve()
+    return ModelFiles(setting, model_id, folder=str(folder), digest=digest_folder(str(folder)))
+
+
+def _find_in_zoo(setting: str, model_id: str) -> Path:
+    from smp_features.demo.zoo import ZOO
+    from smp_features.errors import nearest
+
+    name = model_id.removeprefix("zoo:")
+    if name not in ZOO:
+        raise ModelError(f"There is no bundled model '{model_id}' ({setting}).", nearest(name, ZOO))
+    return Path(ZOO[name])
+
+
+def digest_folder(folder: str) -> str:
+    """Return the SHA-256 over the names and bytes of a folder's model and tokenizer files; its place does not enter.
+
+    Raises:
+        ModelError: The folder cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with os.scandir(folder) as entries:
+            files = sorted((e.name, e.path) for e in entries if e.is_file() and e.name.endswith(DIGESTED))
+        for name, path in files:
+            digest.update(f"{name}\0{digest_file(path)}\n".encode())
+    except OSError as failure:
+        raise ModelError(f"The model folder '{folder}' cannot be read ({failure.strerror}).") from failure
+    return digest.hexdigest()
+
+
+def digest_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, read once per process as long as its size and time stay the same."""
+    status = os.stat(path)
+    return _digest_unchanged(os.fspath(path), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_unchanged(path: str, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_header(path: Path, files: ModelFiles) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            empty = not list(opened.keys())
+    except (SafetensorError, OSError) as failure:
+        raise ModelError(
+            f"The weights {path.name} of '{files.id}' ({files.setting}) are cut or damaged.", "Fetch them again."
+        ) from failure
+    if empty:
+        raise ModelError(f"The weights {path.name} of '{files.id}' ({files.setting}) hold no tensors.")
+
+
+def fetch_from_hub(repository: str, revision: str | None, setting: str, weights: str | None) -> Path:
+    """Return the cached snapshot of a hub repository, fetching safe top-level files that are missing.
+
+    Args:
+        repository: `organisation/name`.
+        revision: A commit; null for the newest, where something else pins the weights.
+        setting: The configuration key, for messages.
+        weights: A glob for the safetensors to have as well; null for configuration and tokenizer only.
+
+    Raises:
+        ModelError: The repository, commit or hub is out of reach.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [f"*{suffix}" for suffix in DIGESTED if suffix != ".safetensors"] + ([weights] if weights else [])
+    fetch = functools.partial(
+        snapshot_download, repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
+    )
+    try:
+        try:
+            cached = Path(fetch(local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(fetch())
+        # A snapshot of the configuration alone counts as cached, too.
+        return cached if weights is None or any(cached.glob(weights)) else Path(fetch())
+    except (HFValidationError, HfHubHTTPError, OSError, ValueError) as failure:
+        at = f" --revision {revision}" if revision else ""
+        raise ModelError(
+            f"'{repository}' ({setting}) could not be fetched from the hub ({type(failure).__name__}).",
+            f"Fetch it where the hub can be reached (hf download {repository}{at} --local-dir DIR) and set {setting} "
+            "to that folder.",
+        ) from failure

@@ -1,0 +1,197 @@
+"""Log-perplexity of a text under a causal language model, through transformers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from smp_features.errors import ModelError
+from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.model_files import ModelFiles
+from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
+from smp_features.extractors.transformers_models import load_weights, read_config
+from smp_features.refusals import InputRefused
+
+TYPICAL_TOKENS = 32
+"""Length of a long title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
+
+_IGNORED = -100
+
+
+class TokenisedText(NamedTuple):
+    """A text ready to be scored.
+
+    Attributes:
+        tokens: int64 ids of shape (length + 1,), the start token first.
+        truncated: Whether the text was longer than what is scored.
+    """
+
+    tokens: np.ndarray
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class PerplexityExtractor(Extractor):
+    """Text to its mean negative log-likelihood per token, in nats; the perplexity is its exponential.
+
+    The start token stands before the text and is not scored, so that one-token titles count.
+
+    Attributes:
+        files: The model.
+        dtype: Of the weights; losses are summed in float64.
+        max_tokens: Longer texts are cut, and so are those beyond the model's window.
+        max_batch: Texts of typical length per micro-batch.
+    """
+
+    files: ModelFiles
+    dtype: str = "float32"
+    max_tokens: int = 256
+    max_batch: int = 64
+
+    name: ClassVar[str] = "perplexity"
+    reads: ClassVar[Literal["image", "text"]] = "text"
+    version: ClassVar[int] = 1
+
+    @property
+    def outputs(self) -> tuple[OutputColumn, ...]:
+        """`log_perplexity` (float64), `token_count` (int32) and `truncated` (bool)."""
+        return (
+            OutputColumn(
+                "log_perplexity",
+                pa.float64(),
+                "Mean negative log-likelihood per token, in nats; null unless status is ok",
+            ),
+            OutputColumn("token_count", pa.int32(), "Tokens scored, start token aside; null unless status is ok"),
+            OutputColumn("truncated", pa.bool_(), "Whether only the text's beginning was scored; null unless ok"),
+        )
+
+    @property
+    def max_cost(self) -> float:
+        """Padded tokens, start token included."""
+        return float(self.max_batch * TYPICAL_TOKENS)
+
+    def description(self) -> dict[str, Any]:
+        """See `Extractor.description`."""
+        return {
+            "extractor": self.name,
+            "version": self.version,
+            **self.files.description(),
+            "family": read_config(self.files).get("model_type"),
+            "dtype": self.dtype,
+            "max_tokens": self.max_tokens,
+            "characters_per_token": CHARACTERS_PER_TOKEN,
+            "start_token": "bos, else eos",
+        }
+
+    def check(self) -> None:
+        """See `Extractor.check`; loads the tokenizer, which is small, and reads the headers of the weights."""
+        self._check_architecture()
+        self.files.weight_files()
+        self.files.verify()
+        with quiet_libraries():
+            _start_token(_load_tokenizer(self.files), self.files)
+
+    def load(self, device: str, threads: int | None = None) -> LoadedLanguageModel:
+        """See `Extractor.load`."""
+        self._check_architecture()
+        target = open_device(device, threads)
+        self.files.verify()
+        with quiet_libraries():
+            tokenizer = _load_tokenizer(self.files)
+            model = load_weights(self.files, "AutoModelForCausalLM", self.dtype).to(target).eval()
+        return LoadedLanguageModel(model, tokenizer, _start_token(tokenizer, self.files), self.max_tokens)
+
+    def _check_architecture(self) -> None:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        config = read_config(self.files)
+        architectures = [str(name) for name in config.get("architectures") or []]
+        causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures)
+        if not causal or config["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) is a {architectures[0] if architectures else 'model'} of "
+                f"type '{config['model_type']}', not a causal language model.",
+                "Perplexity needs one that predicts the next token, such as gpt2.",
+            )
+
+
+class LoadedLanguageModel:
+    """A causal language model on its device; see `LoadedModel`."""
+
+    def __init__(self, model: Any, tokenizer: Any, start_token: int, max_tokens: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._start = start_token
+        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._max_tokens = min(max_tokens, window - 1) if window else max_tokens
+        # A fast tokenizer keeps its truncation settings in itself and fails when two threads use it at once.
+        self._tokenising = threading.Lock()
+
+    def prepare(self, raw: bytes | str) -> tuple[TokenisedText, float]:
+        """Tokenise a text, at the cost of its tokens.
+
+        Raises:
+            InputRefused: `empty`, nothing to score.
+        """
+        if not isinstance(raw, str):
+            raise TypeError("The language model reads text.")
+        text, cut = bound_text(raw, self._max_tokens)
+        with self._tokenising:
+            tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        if not tokens:
+            raise InputRefused("empty", "The text has no tokens.")
+        kept = tokens[: self._max_tokens]
+        item = TokenisedText(np.array([self._start, *kept], dtype=np.int64), cut or len(kept) < len(tokens))
+        return item, float(len(item.tokens))
+
+    def run(self, items: Sequence[TokenisedText]) -> Columns:
+        """Score a micro-batch: `log_perplexity` float64, `token_count` int32, `truncated` bool, each of shape (n,)."""
+        import torch
+        from torch.nn import functional
+
+        counts = np.array([len(item.tokens) - 1 for item in items], dtype=np.int32)
+        # Padding is to the right, where a causal model cannot see it, and carries no loss: any id will do.
+        shape = (len(items), int(counts.max()) + 1)
+        tokens, mask = np.full(shape, self._start, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, item in enumerate(items):
+            tokens[row, : len(item.tokens)] = item.tokens
+            mask[row, : len(item.tokens)] = 1
+        device = self._model.device
+        ids, seen = torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1]
+            targets = ids[:, 1:].masked_fill(seen[:, 1:] == 0, _IGNORED)
+            losses = functional.cross_entropy(
+                logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="none"
+            ).view_as(targets)
+            totals = losses.sum(dim=1, dtype=torch.float64).cpu().numpy()
+        truncated = np.array([item.truncated for item in items], dtype=np.bool_)
+        return {"log_perplexity": totals / counts, "token_count": counts, "truncated": truncated}
+
+
+def _load_tokenizer(files: ModelFiles) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(files.locate(weights=False)), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        raise ModelError(
+            f"'{files.id}' ({files.setting}) has no usable tokenizer ({type(failure).__name__}).",
+            "Its folder must also hold the tokenizer's files, such as tokenizer.json.",
+        ) from failure
+
+
+def _start_token(tokenizer: Any, files: ModelFiles) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise ModelError(
+        f"The tokenizer of '{files.id}' ({files.setting}) has neither a start nor an end token to put before a text."
+    )
