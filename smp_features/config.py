@@ -178,6 +178,7 @@ class AdapterConfig(_Frozen):
         weight_decay: Of Adam.
         batch: Rows per step.
         epochs: Passes over the training rows.
+        min_steps: Fewest optimiser steps; a small training set is passed over more often.
     """
 
     form: Literal["mixture", "bottleneck"] = "mixture"
@@ -188,6 +189,7 @@ class AdapterConfig(_Frozen):
     weight_decay: float = Field(default=1e-4, ge=0)
     batch: int = Field(default=512, ge=1)
     epochs: int = Field(default=15, ge=1)
+    min_steps: int = Field(default=300, ge=0)
 
 
 class RegressorConfig(_Frozen):

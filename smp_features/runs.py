@@ -82,6 +82,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Add the block's wall-clock seconds to a phase."""
         started = time.perf_counter()
         try:
             yield

@@ -101,7 +101,7 @@ class _quiet_launcher:  # noqa: N801 - reads as a statement
     def __enter__(self) -> None:
         import tempfile
 
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._file = tempfile.TemporaryFile()
         self._saved = (os.dup(1), os.dup(2))
         sys.stdout.flush()
         sys.stderr.flush()

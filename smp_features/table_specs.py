@@ -98,7 +98,7 @@ def _sharded(name: str, comment: str, key: tuple[str, ...], *columns: Column, **
 
 
 def _embeddings(name: str, key: Column, of: str) -> TableSpec:
-    unit = "status <> 'ok' OR (embedding IS NOT NULL AND size(embedding) > 0 AND NOT exists(embedding, v -> v IS NULL OR isnan(v)))"
+    finite = "size(embedding) > 0 AND NOT exists(embedding, v -> v IS NULL OR isnan(v))"
     return _sharded(
         name,
         f"one CLIP {of} embedding per content and extractor",
@@ -109,7 +109,7 @@ def _embeddings(name: str, key: Column, of: str) -> TableSpec:
         _STATUS,
         _ERROR,
         _COMPUTED_AT,
-        embedding_is_finite=unit,
+        embedding_is_finite=f"status <> 'ok' OR (embedding IS NOT NULL AND {finite})",
     )
 
 
@@ -159,7 +159,9 @@ LABELS = TableSpec(
     (
         Column("pid", "string", "the post", required=True),
         Column("popularity", "double", "log2(views + 1), as the source states it", required=True),
-        Column("known_at", "timestamp", "when the label could be known: event_ts + a configured maturity", required=True),
+        Column(
+            "known_at", "timestamp", "when it could be known: event_ts + a configured maturity", required=True
+        ),
     ),
     ("pid",),
     constraints={"popularity_is_finite": "popularity >= 0 AND popularity < 64 AND NOT isnan(popularity)"},
@@ -253,7 +255,8 @@ PERPLEXITIES = _sharded(
     _STATUS,
     _ERROR,
     _COMPUTED_AT,
-    perplexity_is_finite="status <> 'ok' OR (log_perplexity IS NOT NULL AND log_perplexity >= 0 AND NOT isnan(log_perplexity))",
+    perplexity_is_finite="status <> 'ok' OR (log_perplexity IS NOT NULL AND log_perplexity >= 0 "
+    "AND NOT isnan(log_perplexity))",
 )
 
 ATTEMPTS = TableSpec(
@@ -304,7 +307,9 @@ POST_FEATURES = TableSpec(
         *_FINGERPRINTS,
         Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
         Column("features_key", "string", "hash of all columns above; decides whether a row changed", required=True),
-        Column("inputs_key", "string", "hash of what it was made from; decides whether to make it again", required=True),
+        Column(
+            "inputs_key", "string", "hash of what it was made from; decides if it is made again", required=True
+        ),
         Column("computed_at", "timestamp", "when the row was made (UTC)", required=True),
     ),
     ("pid",),
@@ -320,7 +325,9 @@ TRAINING_SET = TableSpec(
         Column("uid", "string", "the user", required=True),
         Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
         Column("popularity", "double", "the label, log2(views + 1)", required=True),
-        Column("fold", "int", "identity-isolated fold, 0..folds-1; -1 for the gate set, never trained on", required=True),
+        Column(
+            "fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True
+        ),
         *(
             Column(
                 feature.name,
@@ -366,7 +373,9 @@ QUARANTINE = TableSpec(
     (
         Column("source_row", "string", "split and line number in the source", required=True),
         Column("pid", "string", "as stated; null or empty if that is the reason"),
-        Column("reason", "string", "duplicate_pid, conflicting_pid, no_pid, no_uid, bad_time, bad_label …", required=True),
+        Column(
+            "reason", "string", "duplicate_pid, conflicting_pid, no_pid, no_uid, bad_time …", required=True
+        ),
         Column("detail", "string", "a short message without any content"),
         Column("run", "string", "the run that first refused it", required=True),
     ),
@@ -392,7 +401,12 @@ RUNS = TableSpec(
         Column("rows_per_second", "double", "computed rows per second of the stage; null if none"),
         Column("seconds", "map<string,double>", "seconds by phase", required=True),
         Column("versions_read", "map<string,bigint>", "table to version at the start", required=True),
-        Column("versions_written", "map<string,bigint>", "table to version written, only tables that changed", required=True),
+        Column(
+            "versions_written",
+            "map<string,bigint>",
+            "table to version written; changed tables only",
+            required=True,
+        ),
         Column("message", "string", "what was said at the end", required=True),
     ),
     statistics=("run", "stage", "started_at"),

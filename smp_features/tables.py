@@ -70,7 +70,7 @@ class Lakehouse:
         return "/".join((base, *parts))
 
     def discard(self, *parts: str) -> None:
-        """Delete a folder under the root with all that is in it, such as published staging; a missing one is no error."""
+        """Delete a folder under the root and all in it, such as published staging; a missing one is no error."""
         folder = self.folder(*parts)
         if is_local(self.config.root):
             if Path(folder).exists():
@@ -264,11 +264,7 @@ class Lakehouse:
     def record(self, run: str, summary: Summary, started: datetime, finished: datetime) -> None:
         """Append a stage's summary to `runs`."""
         elapsed = max((finished - started).total_seconds(), 1e-9)
-        row = {
-            column: getattr(summary, column)
-            for column in SPECS["runs"].column_names
-            if hasattr(summary, column)
-        }
+        row = {column: getattr(summary, column) for column in SPECS["runs"].column_names if hasattr(summary, column)}
         row |= {
             "run": run,
             "started_at": started,

@@ -17,7 +17,8 @@ from smp_features.tables import Lakehouse
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one Spark session of a test run."""
-    session = get_session(load_config(None, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
+    demo = Path(__file__).parents[1] / "conf" / "demo.yaml"
+    session = get_session(load_config(demo, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
     yield session
     session.stop()
 

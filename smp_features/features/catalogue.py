@@ -47,7 +47,9 @@ _COSINE = "cosine of CLIP embeddings, -1..1; null when either is missing"
 
 FEATURES: tuple[Feature, ...] = (
     Feature("image_embedding", "image", "vector", "CLIP image embedding, L2-normalised; null without a picture", True),
-    Feature("caption_embedding", "caption", "vector", "CLIP text embedding of the caption, L2-normalised; or null", True),
+    Feature(
+        "caption_embedding", "caption", "vector", "CLIP text embedding of the caption, L2-normalised; or null", True
+    ),
     Feature("title_embedding", "text", "vector", "CLIP text embedding of the title, L2-normalised; null if empty"),
     *_numbers(
         "similarity",
@@ -123,7 +125,6 @@ GROUPS: tuple[str, ...] = tuple(dict.fromkeys(feature.group for feature in FEATU
 
 PICTURE = "picture"
 """The name under which all columns that depend on the image are left out together."""
-
 
 
 def columns_of(name: str) -> tuple[str, ...]:

@@ -1,0 +1,54 @@
+"""What is checked before a command writes anything: the source, the models, the root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from smp_features.config import Config
+from smp_features.errors import RootError, SourceError
+from smp_features.runs import is_local
+
+
+def check_before_writing(config: Config, stages: Sequence[str] | None = None) -> None:
+    """Refuse what would fail later: a missing source folder, a model that cannot be loaded, an unwritable root.
+
+    Args:
+        config: The configuration.
+        stages: The stages about to run; None means all.
+
+    Raises:
+        SourceError: The source folder does not exist.
+        ModelError: A model folder is not a model of the right kind.
+        RootError: The root cannot be created or written.
+    """
+    if stages is None or "ingest" in stages:
+        folder = config.source_path
+        if not folder.is_dir():
+            raise SourceError(f"The source folder {folder} does not exist.", "Set source.path to a folder of posts.")
+    if stages is None or "extract" in stages:
+        from smp_features.extractors import build_extractors
+
+        for extractor in build_extractors(config.models).values():
+            extractor.check()
+    check_root(config.root)
+
+
+def check_root(root: str) -> None:
+    """Refuse a local root that is not, or could not become, a writable folder.
+
+    Raises:
+        RootError: It is a file, or its nearest existing parent cannot be written.
+    """
+    if not is_local(root):
+        return
+    folder = Path(root).absolute()
+    hint = "Choose another with --root, or mend its permissions."
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise RootError(f"The root {root} cannot be used: {existing.name} is a file.", hint)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise RootError(f"The root {root} cannot be written.", hint)

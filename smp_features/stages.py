@@ -1,0 +1,138 @@
+"""The stages in order, and what surrounds each of them: the lock, the tables, the row in `runs`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from smp_features.config import Config
+from smp_features.errors import SmpError, UsageError, nearest
+from smp_features.runs import Summary, new_run_id, writing
+from smp_features.tables import Lakehouse
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[..., Summary | list[Summary]]
+
+
+def _ingest(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.ingest import ingest
+
+    return ingest(session, config, **options)
+
+
+def _extract(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.extraction import extract
+
+    return extract(session, config, **options)
+
+
+def _features(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.features.post_features import features
+
+    return features(session, config, **options)
+
+
+def _training_set(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.features.training_set import training_set
+
+    return training_set(session, config, **options)
+
+
+def _train(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.training.train import train
+
+    return train(session, config, **options)
+
+
+def _score(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.scoring import score
+
+    return score(session, config, **options)
+
+
+def _report(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
+    from smp_features.analysis.report import report
+
+    return report(session, config, **options)
+
+
+STAGES: dict[str, Stage] = {
+    "ingest": _ingest,
+    "extract": _extract,
+    "features": _features,
+    "training-set": _training_set,
+    "train": _train,
+    "score": _score,
+    "report": _report,
+}
+"""Every stage by its subcommand, in the order of `smp run`; imported when it runs, since torch and MLflow are slow."""
+
+
+def run_stage(
+    session: SparkSession, config: Config, name: str, *, run: str | None = None, **options: Any
+) -> list[Summary]:
+    """Run one stage under the root's lock and record what it did in `runs`.
+
+    Args:
+        session: A Spark session with Delta.
+        config: The configuration.
+        name: A name of `STAGES`.
+        run: The run it belongs to; None starts a new one.
+        **options: Passed to the stage.
+
+    Returns:
+        One summary per recorded step; `extract` has one per extractor.
+
+    Raises:
+        UsageError: There is no such stage.
+        SmpError: What the stage raised; a failed step is recorded too.
+    """
+    if name not in STAGES:
+        raise UsageError(f"There is no stage '{name}'.", nearest(name, STAGES))
+    run = run or new_run_id()
+    if options.get("dry_run"):
+        return _as_list(STAGES[name](session, config, run=run, **options))
+    with writing(config.root if config.catalog is None else "catalog://"):
+        lakehouse = Lakehouse(session, config)
+        lakehouse.create()
+        started = datetime.now(UTC)
+        try:
+            summaries = _as_list(STAGES[name](session, config, run=run, **options))
+        except SmpError as error:
+            failed = Summary(stage=name, outcome="failed", message=error.message)
+            lakehouse.record(run, failed, started, datetime.now(UTC))
+            raise
+        for summary in summaries:
+            finished = datetime.now(UTC)
+            lakehouse.record(run, summary, started, finished)
+            logger.info("%s: %s", summary.stage, summary.message)
+    return summaries
+
+
+def run_all(
+    session: SparkSession, config: Config, on_summary: Callable[[Summary], None] = lambda _: None
+) -> list[Summary]:
+    """Run every stage in order under one run id.
+
+    Args:
+        session: A Spark session with Delta.
+        config: The configuration.
+        on_summary: Called after each step, to show it.
+    """
+    run = new_run_id()
+    done: list[Summary] = []
+    with writing(config.root if config.catalog is None else "catalog://"):
+        for name in STAGES:
+            for summary in run_stage(session, config, name, run=run):
+                on_summary(summary)
+                done.append(summary)
+    return done
+
+
+def _as_list(result: Summary | Iterable[Summary]) -> list[Summary]:
+    return [result] if isinstance(result, Summary) else list(result)
