@@ -43,9 +43,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# MAX_PIXELS decides, with a status. Pillow's warning starts above it and would only add a line per process.
+# Statuses say what is wrong with a picture; Pillow's warnings about bombs and broken tags would only add lines.
 # Set here once because `warnings.catch_warnings` is not thread-safe and decoding runs in threads.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageRefused(InputRefused):

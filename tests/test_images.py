@@ -49,6 +49,7 @@ def test_pixels_of_a_lossless_picture_come_through_unchanged() -> None:
     assert np.array_equal(np.asarray(decoded), np.asarray(picture))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # pytest resets our own filter
 @pytest.mark.parametrize(
     ("data", "status"),
     [
@@ -167,6 +168,7 @@ def test_exif_orientation_is_applied_as_pillow_itself_would(orientation: int) ->
     assert (facts.width, facts.height) == expected.size
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Tag data larger")  # pytest resets our own filter
 @pytest.mark.parametrize(
     "exif",
     [

@@ -171,9 +171,10 @@ class LoadedCaptioner:
 def _load_processor(files: ModelFiles) -> Any:
     from transformers import AutoProcessor
 
+    folder = files.require_tokenizer()
     try:
         processor = AutoProcessor.from_pretrained(
-            str(files.locate(weights=False)), local_files_only=True, trust_remote_code=False, backend=IMAGE_BACKEND
+            folder, local_files_only=True, trust_remote_code=False, backend=IMAGE_BACKEND
         )
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise ModelError(

@@ -141,12 +141,12 @@ class _ClipExtractor(Extractor):
     def _load_tokenizer(self) -> Any:
         import open_clip
 
-        if self.architecture is None and "auto_map" in (self.files.read_json("tokenizer_config.json") or {}):
-            raise ModelError(
-                f"The tokenizer of '{self.files.id}' ({self.files.setting}) brings code, which is never run."
-            )
+        config, _ = self._configuration()
+        name = self.architecture or f"local-dir:{self.files.locate(weights=False)}"
+        if self.architecture is None and config["text_cfg"].get("hf_tokenizer_name"):
+            self.files.require_tokenizer()  # else the vocabulary is open_clip's own
         try:
-            return open_clip.get_tokenizer(self.architecture or f"local-dir:{self.files.locate(weights=False)}")
+            return open_clip.get_tokenizer(name)
         except (OSError, ValueError, KeyError, TypeError) as failure:
             raise ModelError(
                 f"'{self.files.id}' ({self.files.setting}) has no usable tokenizer ({type(failure).__name__}).",

@@ -18,6 +18,8 @@ DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "bpe.model")
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 22
 
@@ -108,6 +110,22 @@ class ModelFiles:
                 f"Set {self.setting.rpartition('.')[0]}.revision to the 40-digit commit, or give a local folder.",
             )
         return fetch_from_hub(self.id, self.revision, self.setting, self.weights if weights else None)
+
+    def require_tokenizer(self) -> str:
+        """Return the folder to load the tokenizer from, after checking that it has one and that it is only data.
+
+        Raises:
+            ModelError: No vocabulary (transformers would make up an empty one), or a tokenizer with code of its own.
+        """
+        folder = self.locate(weights=False)
+        if not any(path.name.endswith(VOCABULARIES) for path in folder.iterdir()):
+            raise ModelError(
+                f"'{self.id}' ({self.setting}) has no tokenizer.",
+                "Its folder must also hold the tokenizer's files, such as tokenizer.json.",
+            )
+        if "auto_map" in (self.read_json("tokenizer_config.json") or {}):
+            raise ModelError(f"The tokenizer of '{self.id}' ({self.setting}) brings its own code, which is never run.")
+        return str(folder)
 
     def weight_files(self) -> list[Path]:
         """Return the safetensors files, sorted by name, after reading each one's header.

@@ -177,10 +177,9 @@ class LoadedLanguageModel:
 def _load_tokenizer(files: ModelFiles) -> Any:
     from transformers import AutoTokenizer
 
+    folder = files.require_tokenizer()
     try:
-        return AutoTokenizer.from_pretrained(
-            str(files.locate(weights=False)), local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise ModelError(
             f"'{files.id}' ({files.setting}) has no usable tokenizer ({type(failure).__name__}).",

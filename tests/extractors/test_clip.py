@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,11 @@ def test_a_model_whose_weights_do_not_fit_is_an_error(make_clip_folder: Callable
 def test_loading_says_nothing_on_the_terminal(clip_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text_extractor(clip_folder).load("cpu")
     assert capfd.readouterr() == ("", "")
+
+
+def test_preparing_in_threads_gives_what_one_thread_gives(clip_folder: Path, titles: list[str]) -> None:
+    loaded = text_extractor(clip_folder).load("cpu")
+    expected = [loaded.prepare(title)[0].tolist() for title in titles]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(loaded.prepare, titles * 50))
+    assert [tokens.tolist() for tokens, _ in found] == expected * 50

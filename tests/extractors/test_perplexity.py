@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -95,22 +94,6 @@ def test_characters_are_capped_before_the_tokenizer(loaded: LoadedLanguageModel,
     )
     assert loaded.prepare("x" * 5_000_000)[0].truncated
     assert seen[0] < 10_000
-
-
-def test_preparing_in_threads_gives_what_one_thread_gives(loaded: LoadedLanguageModel, titles: list[str]) -> None:
-    expected = [loaded.prepare(title)[0].tokens.tolist() for title in titles]
-    found: list[bool] = []
-
-    def prepare_all() -> None:
-        for _ in range(20):
-            found.append([loaded.prepare(title)[0].tokens.tolist() for title in titles] == expected)
-
-    threads = [threading.Thread(target=prepare_all) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 80 and all(found)
 
 
 def test_cost_is_the_padded_tokens(loaded: LoadedLanguageModel) -> None:

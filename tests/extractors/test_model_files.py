@@ -1,0 +1,199 @@
+"""What is no usable model is refused once, before anything is written, with one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from smp_features.errors import DeviceError, ModelError
+from smp_features.extractors.base import open_device
+from smp_features.extractors.caption import CaptionExtractor
+from smp_features.extractors.clip import ClipTextExtractor
+from smp_features.extractors.clip_names import find_clip
+from smp_features.extractors.model_files import find_model
+from smp_features.extractors.perplexity import PerplexityExtractor
+
+
+def language(folder: Path | str, revision: str | None = None) -> PerplexityExtractor:
+    return PerplexityExtractor(find_model("models.language.id", str(folder), revision))
+
+
+def captioner(folder: Path | str) -> CaptionExtractor:
+    return CaptionExtractor(find_model("models.caption.id", str(folder), None))
+
+
+def clip_text(folder: Path | str) -> ClipTextExtractor:
+    return ClipTextExtractor(find_clip("models.clip.id", str(folder), None, None)[0])
+
+
+@pytest.fixture
+def broken(gpt2_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the language model to break."""
+    return shutil.copytree(gpt2_folder, tmp_path / gpt2_folder.name)
+
+
+@pytest.mark.parametrize("build", [language, captioner, clip_text])
+def test_a_folder_that_is_no_model_is_refused_in_one_line(
+    build: Callable[[Path], PerplexityExtractor], tmp_path: Path
+) -> None:
+    (tmp_path / "holiday.txt").write_text("not a model")
+    with pytest.raises(ModelError, match="is not a model") as refused:
+        build(tmp_path).check()
+    assert "\n" not in str(refused.value)
+
+
+def test_a_path_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(ModelError, match="is not a folder"):
+        language("./no/such/folder")
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".pkl", ".ckpt"])
+def test_pickled_weights_are_refused_and_never_opened(broken: Path, suffix: str) -> None:
+    (broken / "model.safetensors").unlink()
+    (broken / f"pytorch_model{suffix}").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    with pytest.raises(ModelError, match="safetensors"):
+        language(broken).check()
+    with pytest.raises(ModelError, match="pickled"):
+        language(broken).load("cpu")
+
+
+def test_a_pickled_clip_checkpoint_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "pickled")
+    (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
+    for attempt in (lambda: clip_text(folder).check(), lambda: clip_text(folder).load("cpu")):
+        with pytest.raises(ModelError, match="pickled"):
+            attempt()
+
+
+def test_pickled_weights_beside_safetensors_are_ignored(broken: Path) -> None:
+    (broken / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    language(broken).check()
+    assert language(broken).load("cpu").prepare("dog")
+
+
+def test_cut_weights_are_noticed_without_loading_them(broken: Path) -> None:
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="cut or damaged"):
+        language(broken).check()
+
+
+def test_a_missing_shard_is_noticed(broken: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="model-00002"):
+        language(broken).check()
+
+
+def test_parameters_without_weights_are_an_error_and_not_random(broken: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(broken / "model.safetensors")
+    name = next(key for key in weights if key.endswith("c_fc.weight"))
+    del weights[name]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="do not fit"):
+        language(broken).load("cpu")
+
+
+def test_the_wrong_architecture_is_refused(blip_folder: Path, gpt2_folder: Path, broken: Path) -> None:
+    with pytest.raises(ModelError, match="not a causal language model"):
+        language(blip_folder).check()
+    with pytest.raises(ModelError, match="does not caption"):
+        captioner(gpt2_folder).check()
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "architectures": ["GPT2ForSequenceClassification"]}))
+    with pytest.raises(ModelError, match="not a causal language model"):
+        language(broken).check()
+
+
+def test_a_model_that_brings_code_is_refused(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
+    with pytest.raises(ModelError, match="never run"):
+        language(broken).check()
+
+
+def test_a_missing_tokenizer_is_noticed_and_not_made_up(
+    gpt2_folder: Path, blip_folder: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    for build, folder in ((language, gpt2_folder), (captioner, blip_folder), (clip_text, clip_folder)):
+        without = shutil.copytree(folder, tmp_path / folder.name)
+        for path in without.glob("tokenizer*"):
+            path.unlink()
+        with pytest.raises(ModelError, match="has no tokenizer"):
+            build(without).check()
+
+
+def test_files_that_change_after_planning_are_refused_by_the_worker(broken: Path) -> None:
+    planned = language(broken)
+    tokenizer = broken / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    for attempt in (planned.check, lambda: planned.load("cpu")):
+        with pytest.raises(ModelError, match="not the ones this run started with"):
+            attempt()
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "abc123"])
+def test_a_hub_model_without_a_pinned_commit_is_refused_before_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    def fetch(*arguments: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", fetch)
+    with pytest.raises(ModelError, match=r"models\.language\.revision"):
+        language("gpt2", revision).check()
+    with pytest.raises(ModelError, match=r"models\.clip\.revision"):
+        ClipTextExtractor(find_clip("models.clip.id", "hf-hub:a/b", None, revision)[0]).check()
+
+
+def test_a_pinned_hub_model_is_fetched_without_pickles_and_described_by_its_commit(
+    monkeypatch: pytest.MonkeyPatch, gpt2_folder: Path
+) -> None:
+    asked = []
+
+    def snapshot_download(repository: str, **options: object) -> str:
+        asked.append((repository, options["revision"], options["allow_patterns"]))
+        return str(gpt2_folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    extractor = language("openai-community/gpt2", commit)
+    extractor.check()
+    assert extractor.description()["revision"] == commit
+    assert extractor.load("cpu").prepare("dog")
+    assert {(repository, revision) for repository, revision, _ in asked} == {("openai-community/gpt2", commit)}
+    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for _, _, patterns in asked for pattern in patterns)
+
+
+def test_an_unreachable_hub_names_the_command_to_fetch_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def snapshot_download(repository: str, **options: object) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(ModelError, match="hf download openai-community/gpt2"):
+        language("openai-community/gpt2", "0" * 40).check()
+
+
+def test_a_bundled_model_has_its_short_name_in_the_description(
+    monkeypatch: pytest.MonkeyPatch, gpt2_folder: Path
+) -> None:
+    monkeypatch.setattr("smp_features.demo.zoo.ZOO", {"language": gpt2_folder})
+    assert language("zoo:language").description()["model"] == "zoo:language"
+    with pytest.raises(ModelError, match="language"):
+        language("zoo:languag")
+
+
+def test_a_gpu_that_is_not_there_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="cuda:0"):
+        open_device("cuda:0", None)
