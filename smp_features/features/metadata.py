@@ -1,0 +1,196 @@
+"""Numbers from titles, tags, times, places and profiles: plain functions that say what is meant, and Spark's equals.
+
+Each plain function and the expression of the same name agree on every input; the patterns below are written in the
+subset that Python's and Java's regular expressions read alike. Characters are Unicode code points.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space, spelled out: neither `\\s` nor `str.split` means the same set in Python and Java."""
+
+WORD = f"[^{WHITE_SPACE}]+"
+NOT_SPACE = f"[^{WHITE_SPACE}]"
+NON_ASCII = r"[^\x00-\x7f]"
+HASHTAG = f"(?<!{NOT_SPACE})#[^#{WHITE_SPACE}]"
+LINK = f"(?<![A-Za-z0-9])(?:[Hh][Tt][Tt][Pp][Ss]?://|[Ww][Ww][Ww][.]){NOT_SPACE}"
+
+MICROS_PER_HOUR = 3_600_000_000
+MICROS_PER_DAY = 86_400_000_000
+
+
+def title_statistics(title: str) -> dict[str, float]:
+    """Return the columns of the group `title` that a title decides.
+
+    Letters are the Unicode categories L*, upper-case letters Lu, digits Nd. A word is a run without white space, a
+    hashtag a word that starts with # and goes on with something else, a link one that starts with http(s):// or www.
+
+    Args:
+        title: The title as extracted, '' if empty.
+
+    Returns:
+        Counts and shares (0..1); all 0 for an empty title.
+    """
+    kinds = [unicodedata.category(character) for character in title]
+    letters = sum(kind.startswith("L") for kind in kinds)
+    return {
+        "title_char_count": float(len(title)),
+        "title_word_count": float(len(re.findall(WORD, title))),
+        "title_digit_share": kinds.count("Nd") / len(title) if title else 0.0,
+        "title_upper_share": kinds.count("Lu") / letters if letters else 0.0,
+        "title_non_ascii_share": len(re.findall(NON_ASCII, title)) / len(title) if title else 0.0,
+        "title_hashtag_count": float(len(re.findall(HASHTAG, title))),
+        "title_has_link": float(re.search(LINK, title) is not None),
+    }
+
+
+def tag_statistics(tags: str) -> dict[str, float]:
+    """Return the number of space-separated tags and of the characters in them.
+
+    Args:
+        tags: Space-separated tags, '' if none.
+    """
+    words = re.findall(WORD, tags)
+    return {"tag_count": float(len(words)), "tag_char_count": float(sum(map(len, words)))}
+
+
+def time_parts(event_ts: datetime) -> dict[str, float]:
+    """Return the UTC parts of a time.
+
+    Args:
+        event_ts: Time-zone aware.
+
+    Returns:
+        Year, month (1..12), weekday (1 = Monday .. 7), hour (0..23), day of the year (1..366), and days since
+        1970-01-01 with fraction.
+    """
+    utc = event_ts.astimezone(UTC)
+    return {
+        "event_year": float(utc.year),
+        "event_month": float(utc.month),
+        "event_weekday": float(utc.isoweekday()),
+        "event_hour": float(utc.hour),
+        "event_day_of_year": float(utc.timetuple().tm_yday),
+        "event_epoch_days": _micros(utc) / MICROS_PER_DAY,
+    }
+
+
+def user_statistics(profile: Mapping[str, Any] | None, event_ts: datetime) -> dict[str, float | None]:
+    """Return the columns of the group `user` that a profile decides.
+
+    Args:
+        profile: The row of `user_profiles` known at the post, or None if there is none.
+        event_ts: When the post was made, time-zone aware.
+
+    Returns:
+        Values as the feature table describes them; None where the profile does not say. A location is stated by
+        text that is not blank, or by a vector that is not all zero.
+    """
+    known = profile or {}
+    first, offset, location = (known.get(k) for k in ("photo_first_at", "timezone_offset_minutes", "location"))
+    vector, photos, pro = (known.get(k) for k in ("location_vector", "photo_count", "is_pro"))
+    description = known.get("description")
+    if location is not None:
+        has_location: float | None = float(re.search(NOT_SPACE, location) is not None)
+    else:
+        has_location = None if vector is None else float(any(value != 0 for value in vector))
+    return {
+        "user_photo_count": None if photos is None else float(photos),
+        "user_account_age_days": None if first is None else (_micros(event_ts) - _micros(first)) / MICROS_PER_DAY,
+        "user_is_pro": None if pro is None else float(pro),
+        "user_timezone_offset_hours": None if offset is None else offset / 60,
+        "user_description_char_count": None if description is None else float(len(description)),
+        "user_has_location": has_location,
+    }
+
+
+def title_columns(title: str = "title") -> dict[str, Column]:
+    """Return `title_statistics` of a string column as expressions."""
+    characters, letters = F.length(title), _count(title, r"\p{L}")
+    return {
+        "title_char_count": characters.cast("double"),
+        "title_word_count": _count(title, WORD),
+        "title_digit_share": _share(_count(title, r"\p{Nd}"), characters),
+        "title_upper_share": _share(_count(title, r"\p{Lu}"), letters),
+        "title_non_ascii_share": _share(_count(title, NON_ASCII), characters),
+        "title_hashtag_count": _count(title, HASHTAG),
+        "title_has_link": F.col(title).rlike(LINK).cast("double"),
+    }
+
+
+def tag_columns(tags: str = "tags") -> dict[str, Column]:
+    """Return `tag_statistics` of a string column as expressions."""
+    return {"tag_count": _count(tags, WORD), "tag_char_count": _count(tags, NOT_SPACE)}
+
+
+def time_columns(event_ts: str = "event_ts") -> dict[str, Column]:
+    """Return `time_parts` of a timestamp column as expressions.
+
+    They count from the epoch, because `year(event_ts)` and its kin answer in the session's time zone.
+    """
+    micros = F.unix_micros(event_ts)
+    # The remainder goes first, so that the division is exact.
+    hours = ((micros - F.pmod(micros, F.lit(MICROS_PER_HOUR))) / MICROS_PER_HOUR).cast("bigint")
+    hour = F.pmod(hours, F.lit(24))
+    day = F.date_add(F.lit("1970-01-01").cast("date"), ((hours - hour) / 24).cast("int"))
+    return {
+        "event_year": F.year(day).cast("double"),
+        "event_month": F.month(day).cast("double"),
+        "event_weekday": (F.weekday(day) + 1).cast("double"),
+        "event_hour": hour.cast("double"),
+        "event_day_of_year": F.dayofyear(day).cast("double"),
+        "event_epoch_days": micros / MICROS_PER_DAY,
+    }
+
+
+def place_columns() -> dict[str, Column]:
+    """Return the columns of the group `place` from the columns of `posts`."""
+    return {
+        "has_place": (F.col("latitude").isNotNull() & F.col("longitude").isNotNull()).cast("double"),
+        "latitude": F.col("latitude"),
+        "longitude": F.col("longitude"),
+        "geo_accuracy": F.col("geo_accuracy").cast("double"),
+    }
+
+
+def user_columns(profile: str, event_ts: str = "event_ts") -> dict[str, Column]:
+    """Return `user_statistics` as expressions.
+
+    Args:
+        profile: A struct column of a row of `user_profiles`; null without a profile.
+        event_ts: A timestamp column.
+    """
+    known = F.col(profile)
+    age = F.unix_micros(event_ts) - F.unix_micros(known["photo_first_at"])
+    by_text = known["location"].rlike(NOT_SPACE).cast("double")
+    by_vector = F.exists(known["location_vector"], lambda value: value != 0).cast("double")
+    return {
+        "user_photo_count": known["photo_count"].cast("double"),
+        "user_account_age_days": age / MICROS_PER_DAY,
+        "user_is_pro": known["is_pro"].cast("double"),
+        "user_timezone_offset_hours": known["timezone_offset_minutes"] / 60,
+        "user_description_char_count": F.length(known["description"]).cast("double"),
+        "user_has_location": F.coalesce(by_text, by_vector),
+    }
+
+
+def _micros(moment: datetime) -> int:
+    elapsed = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+
+
+def _count(column: str, pattern: str) -> Column:
+    return F.regexp_count(F.col(column), F.lit(pattern)).cast("double")
+
+
+def _share(part: Column, whole: Column) -> Column:
+    return F.when(whole > 0, part / whole).otherwise(0.0)
