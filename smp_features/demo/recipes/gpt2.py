@@ -18,7 +18,7 @@ END = "<|endoftext|>"  # begins and ends a text, as in the real GPT-2
 WIDTH, LAYERS, HEADS, POSITIONS = 128, 2, 4, 256
 TEXTS = 60_000
 ENGLISH_SHARE = 0.6
-STEPS, BATCH = 2_500, 64
+STEPS, BATCH = 1_500, 64
 LEARNING_RATE = 2e-3
 
 
