@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def check_before_writing(config: Config, stages: Sequence[str] | None = None) ->
         folder = config.source_path
         if not folder.is_dir():
             raise SourceError(f"The source folder {folder} does not exist.", "Set source.path to a folder of posts.")
+    check_root(config.root)
     if stages is None or "extract" in stages:
         from smp_features.extractors import build_extractors
 
         for extractor in build_extractors(config.models).values():
             extractor.check()
-    check_root(config.root)
 
 
 def check_root(root: str) -> None:
@@ -50,5 +50,9 @@ def check_root(root: str) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise RootError(f"The root {root} cannot be used: {existing.name} is a file.", hint)
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RootError(f"The root {root} cannot be written.", hint)
+    try:
+        # Permission bits do not tell on every file system, so try, and leave nothing behind.
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".smp-"):
+            pass
+    except OSError as error:
+        raise RootError(f"The root {root} cannot be written ({error.strerror}).", hint) from None

@@ -36,7 +36,7 @@ def ask(session: SparkSession, config: Config, query: str) -> list[dict[str, Any
         UsageError: The query is not valid, would write, or names an unknown table or column.
     """
     refuse_writing(session, query)
-    Lakehouse(session, config).register()
+    _existing(session, config).register()
     try:
         return [row.asDict(recursive=True) for row in session.sql(query).collect()]
     except PySparkException as error:
@@ -69,7 +69,7 @@ def refuse_writing(session: SparkSession, query: str) -> None:
 
 def describe_tables(session: SparkSession, config: Config) -> list[dict[str, Any]]:
     """Return one row per table: name, rows, version, and what a row is."""
-    lakehouse = Lakehouse(session, config)
+    lakehouse = _existing(session, config)
     return [
         {
             "table": name,
@@ -108,6 +108,14 @@ def render(rows: list[dict[str, Any]], form: str) -> str:
     console = Console(file=buffer, width=max(Console().width, 160), markup=False, highlight=False, emoji=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _existing(session: SparkSession, config: Config) -> Lakehouse:
+    lakehouse = Lakehouse(session, config)
+    if not any(lakehouse.exists(name) for name in SPECS):
+        hint = "Name the root by --root, or make the tables by `smp run`."
+        raise UsageError(f"There are no tables under {lakehouse.where}.", hint)
+    return lakehouse
 
 
 def _plain(value: Any) -> Any:

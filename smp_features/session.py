@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -74,7 +75,14 @@ def _start_local(config: Config) -> SparkSession:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
     builder = SparkSession.builder.appName("smp_features").master(config.spark.master)
-    settings = {**_LOCAL_SETTINGS, "spark.driver.memory": config.spark.driver_memory, **config.spark.conf}
+    # Tables live under the root; Spark still wants a place for managed tables, which must not be the current folder.
+    warehouse = Path(tempfile.gettempdir()) / f"smp-warehouse-{os.getuid()}"
+    settings = {
+        **_LOCAL_SETTINGS,
+        "spark.sql.warehouse.dir": str(warehouse),
+        "spark.driver.memory": config.spark.driver_memory,
+        **config.spark.conf,
+    }
     for key, value in settings.items():
         builder = builder.config(key, value)
     if config.spark.jars is not None:
@@ -99,8 +107,6 @@ class _quiet_launcher:  # noqa: N801 - reads as a statement
     """Keep Ivy's resolution report and the JVM's start-up notices off the terminal, unless Spark fails to start."""
 
     def __enter__(self) -> None:
-        import tempfile
-
         self._file = tempfile.TemporaryFile()
         self._saved = (os.dup(1), os.dup(2))
         sys.stdout.flush()
