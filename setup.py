@@ -57,7 +57,6 @@ TEST = [
     # What the Makefile calls.
     "build",
     "mypy",
-    "pandas-stubs<3",  # the stubs of the pandas that is installed
     "pip",
     "ruff",
     "setuptools>=68",

@@ -5,12 +5,17 @@ from __future__ import annotations
 import copy
 import graphlib
 import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from databricks.bundles.jobs import Job
+
+from smp_features.errors import EXIT_USAGE
+from smp_features.stages import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 RESOURCE = ROOT / "resources" / "smp_job.yml"
@@ -75,6 +80,29 @@ def test_every_task_runs_the_job_file_of_its_stage(job: dict[str, Any]) -> None:
         assert file == ROOT / "jobs" / f"{'extract' if is_extraction else task['task_key']}.py"
         run.add(file)
     assert run == set((ROOT / "jobs").glob("*.py"))
+
+
+def test_every_task_passes_arguments_that_its_file_understands(
+    job: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for task in job["tasks"]:
+        python_task = task["spark_python_task"]
+        file = str((RESOURCE.parent / python_task["python_file"]).resolve())
+        monkeypatch.setattr(sys, "argv", [file, *python_task["parameters"]])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(file, run_name="__main__")
+        # The arguments were read: what is refused is the placeholder that only a deployment fills in.
+        printed = "".join(capfd.readouterr())
+        assert "workspace.file_path" in printed and "does not exist" in printed
+        assert stopped.value.code == EXIT_USAGE
+
+
+def test_every_job_file_runs_a_stage_that_there_is() -> None:
+    called = {
+        file.stem: re.findall(r'run_job\("([^"]+)"\)', file.read_text(encoding="utf-8"))
+        for file in (ROOT / "jobs").glob("*.py")
+    }
+    assert called == {name.replace("-", "_"): [name] for name in STAGES}
 
 
 def test_every_task_gets_the_same_settings(job: dict[str, Any]) -> None:
