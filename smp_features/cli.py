@@ -56,7 +56,8 @@ def run_job(stage: str, argv: Sequence[str] | None = None) -> None:
         argv: Arguments; None takes the process's.
     """
     parser = argparse.ArgumentParser(description=f"Run the stage {stage}.")
-    parser.add_argument("names", nargs="*" if stage == "extract" else 0, help="extractors; none means all")
+    if stage == "extract":
+        parser.add_argument("names", nargs="*", help="extractors; none means all")
     parser.add_argument("--conf", required=True)
     parser.add_argument("--root")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
