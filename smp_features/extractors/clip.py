@@ -244,7 +244,7 @@ class LoadedClipText:
         self._tower = tower
         self._tokenizer = tokenizer
         self._device = device
-        # A fast tokenizer keeps its truncation settings in itself and fails when two threads use it at once.
+        # A fast tokenizer keeps padding and truncation settings in itself, which calls change: one thread at a time.
         self._tokenising = threading.Lock()
 
     def prepare(self, raw: bytes | str) -> tuple[np.ndarray, float]:

@@ -129,7 +129,7 @@ class LoadedLanguageModel:
         self._start = start_token
         window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._max_tokens = min(max_tokens, window - 1) if window else max_tokens
-        # A fast tokenizer keeps its truncation settings in itself and fails when two threads use it at once.
+        # A fast tokenizer keeps padding and truncation settings in itself, which calls change: one thread at a time.
         self._tokenising = threading.Lock()
 
     def prepare(self, raw: bytes | str) -> tuple[TokenisedText, float]:
