@@ -243,10 +243,11 @@ def retry(
 ) -> None:
     """Forget a stage's transient failures, so that the next run tries them again."""
     from smp_features.extraction import retry as forget
-    from smp_features.runs import new_run_id, writing
+    from smp_features.runs import new_run_id
+    from smp_features.stages import locked
 
     config = _configure(conf, root, overrides, verbose)
-    with writing(config.root):
+    with locked(config):
         _say(forget(_session(config), config, stage, run=new_run_id()).message)
 
 
@@ -286,12 +287,12 @@ def optimize(
     conf: ConfOption = None, root: RootOption = None, overrides: SetOption = None, verbose: VerboseOption = False
 ) -> None:
     """Compact small files in every table; contents stay the same."""
-    from smp_features.runs import writing
+    from smp_features.stages import locked
     from smp_features.table_specs import SPECS
     from smp_features.tables import Lakehouse
 
     config = _configure(conf, root, overrides, verbose)
-    with writing(config.root):
+    with locked(config):
         lakehouse = Lakehouse(_session(config), config)
         for name in SPECS:
             lakehouse.optimize(name)
@@ -373,7 +374,7 @@ def _stage(
     from smp_features.stages import run_stage
 
     config = _configure(conf, root, overrides, verbose, limit)
-    check_before_writing(config, [name])
+    check_before_writing(config, [name], options.get("names"))
     for summary in run_stage(_session(config), config, name, **options):
         _show(summary)
 

@@ -11,12 +11,15 @@ from smp_features.errors import RootError, SourceError
 from smp_features.runs import is_local
 
 
-def check_before_writing(config: Config, stages: Sequence[str] | None = None) -> None:
+def check_before_writing(
+    config: Config, stages: Sequence[str] | None = None, extractors: Sequence[str] | None = None
+) -> None:
     """Refuse what would fail later: a missing source folder, a model that cannot be loaded, an unwritable root.
 
     Args:
         config: The configuration.
         stages: The stages about to run; None means all.
+        extractors: The extractors about to run; None means all.
 
     Raises:
         SourceError: The source folder does not exist.
@@ -29,10 +32,12 @@ def check_before_writing(config: Config, stages: Sequence[str] | None = None) ->
             raise SourceError(f"The source folder {folder} does not exist.", "Set source.path to a folder of posts.")
     check_root(config.root)
     if stages is None or "extract" in stages:
+        from smp_features.extraction.targets import chosen
         from smp_features.extractors import build_extractors
 
-        for extractor in build_extractors(config.models).values():
-            extractor.check()
+        built = build_extractors(config.models)
+        for target in chosen(extractors):
+            built[target.name].check()
 
 
 def check_root(root: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,6 +74,15 @@ STAGES: dict[str, Stage] = {
 """Every stage by its subcommand, in the order of `smp run`; imported when it runs, since torch and MLflow are slow."""
 
 
+def locked(config: Config) -> AbstractContextManager[None]:
+    """Return the lock a writing command holds: the root's where tables are folders; a catalog arbitrates itself.
+
+    Args:
+        config: Its `root` and `catalog` say where tables are.
+    """
+    return writing(config.root) if config.catalog is None else nullcontext()
+
+
 def run_stage(
     session: SparkSession, config: Config, name: str, *, run: str | None = None, **options: Any
 ) -> list[Summary]:
@@ -97,15 +107,17 @@ def run_stage(
     run = run or new_run_id()
     if options.get("dry_run"):
         return _as_list(STAGES[name](session, config, run=run, **options))
-    with writing(config.root if config.catalog is None else "catalog://"):
+    with locked(config):
         lakehouse = Lakehouse(session, config)
         lakehouse.create()
         started = datetime.now(UTC)
         try:
             summaries = _as_list(STAGES[name](session, config, run=run, **options))
         except SmpError as error:
-            failed = Summary(stage=name, outcome="failed", message=error.message)
-            lakehouse.record(run, failed, started, datetime.now(UTC))
+            # Extraction fails with what each extractor did; other stages fail as one step.
+            failed = getattr(error, "summaries", None) or [Summary(name, "failed", message=error.message)]
+            for summary in failed:
+                lakehouse.record(run, summary, started, datetime.now(UTC))
             raise
         for summary in summaries:
             finished = datetime.now(UTC)
@@ -126,7 +138,7 @@ def run_all(
     """
     run = new_run_id()
     done: list[Summary] = []
-    with writing(config.root if config.catalog is None else "catalog://"):
+    with locked(config):
         for name in STAGES:
             for summary in run_stage(session, config, name, run=run):
                 on_summary(summary)
