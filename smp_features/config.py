@@ -204,7 +204,8 @@ class RegressorConfig(_Frozen):
         bagging_fraction: Share of rows per tree.
         l2: L2 regularisation of leaf values.
         early_stopping: Rounds without improvement before stopping.
-        pca_components: Most components per vector, fitted in the fold.
+        pca_components: Most components per raw vector, fitted in the fold.
+        adapted_components: The same for adapted vectors, whose score is a feature of its own; 0 leaves them out.
     """
 
     rounds: int = Field(default=2000, ge=1)
@@ -216,6 +217,7 @@ class RegressorConfig(_Frozen):
     l2: float = Field(default=5.0, ge=0)
     early_stopping: int = Field(default=100, ge=1)
     pca_components: int = Field(default=64, ge=1)
+    adapted_components: int = Field(default=16, ge=0)
 
 
 class TrainingConfig(_Frozen):

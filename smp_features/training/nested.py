@@ -1,0 +1,197 @@
+"""Nested validation: no booster row is featurised by an adapter that saw its label, nor by one that saw a held-out label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smp_features.config import TrainingConfig
+from smp_features.errors import StageError
+from smp_features.training import regressor
+from smp_features.training.adapter import Curve, Epoch, train_adapters
+from smp_features.training.adapter_weights import Adapters, Floats, Rows
+from smp_features.training.predictor import Columns, Inputs, Predictor
+
+logger = logging.getLogger(__name__)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Division:
+    """One division of rows: fit on some, predict others.
+
+    Attributes:
+        name: Such as `fold 3`.
+        train: (n,) rows to fit on.
+        held_out: (n,) rows to predict, of no influence on the fit.
+    """
+
+    name: str
+    train: Mask
+    held_out: Mask
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a division.
+
+    Attributes:
+        regressor: The booster.
+        predictions: (held-out rows,) popularity.
+        adapter_scores: (held-out rows,) the mean of the adapters' scores; None without vectors.
+    """
+
+    regressor: regressor.Regressor
+    predictions: Floats
+    adapter_scores: Floats | None
+
+
+class Nest:
+    """Adapters and boosters over one training set.
+
+    For a division and each fold j of its training rows there is an adapter trained on the division's training rows
+    but fold j's. It featurises fold j for the booster; held-out rows get the mean over all of them. Equal sets of rows
+    share an adapter (folds j and k left out is the same set whichever was held out first), and all adapters are
+    trained side by side.
+
+    Args:
+        rows: Columns of the training set, in one order.
+        epochs: Makes the source of epochs for some vector columns.
+        config: Of adapter, booster and seed.
+    """
+
+    def __init__(self, rows: Columns, epochs: Callable[[Sequence[str]], Epoch], config: TrainingConfig) -> None:
+        self._rows = rows
+        self._epochs = epochs
+        self._config = config
+        self._fold = rows["fold"].astype(np.int64)
+        self._target = rows["popularity"].astype(np.float64)
+        self._banks: dict[tuple[str, ...], tuple[Adapters, dict[bytes, int]]] = {}
+        self.curves: dict[tuple[str, ...], Curve] = {}
+
+    def prepare(self, inputs: Inputs, divisions: Sequence[Division]) -> None:
+        """Train the adapters of some divisions, all at once, unless they are there already."""
+        columns = tuple(inputs.dims)
+        wanted = {mask.tobytes(): mask for each in divisions for _, mask in self._members(each)}
+        known = self._banks.get(columns)
+        if not columns or (known is not None and set(wanted) <= set(known[1])):
+            return
+        member = np.stack(list(wanted.values()), axis=1)
+        logger.info("training %d adapters on %s", member.shape[1], ", ".join(columns))
+        adapters, curve = train_adapters(
+            self._epochs(columns),
+            member,
+            self._fold >= 0,
+            self._target,
+            inputs.dims,
+            self._config.adapter,
+            self._config.seed,
+        )
+        self._banks[columns] = (adapters, {key: number for number, key in enumerate(wanted)})
+        self.curves[columns] = curve
+
+    def fit(self, inputs: Inputs, division: Division, rounds: int | None = None) -> Fitted:
+        """Fit a division's booster and predict its held-out rows.
+
+        Args:
+            inputs: The columns to use.
+            division: Who is fitted on and who is predicted.
+            rounds: Boosting rounds; None chooses them by early stopping on one fold of the training rows.
+        """
+        self.prepare(inputs, [division])
+        train, held_out = np.flatnonzero(division.train), np.flatnonzero(division.held_out)
+        adapted, score = self._out_of_fold(inputs, division, train)
+        folds = np.unique(self._fold[train])
+        fitted = regressor.fit(
+            inputs,
+            self._take(train),
+            adapted,
+            score,
+            self._target[train],
+            self._fold[train] == folds[0] if rounds is None else None,
+            self._config.regressor,
+            self._config.seed,
+            rounds,
+        )
+        tested = self._take(held_out)
+        adapters = self.adapters(inputs, division)
+        adapted, score = adapters.mean_forward(tested) if adapters is not None else (None, None)
+        return Fitted(fitted, fitted.predict(tested, adapted, score), score)
+
+    def adapters(self, inputs: Inputs, division: Division) -> Adapters | None:
+        """Return the adapters of a division that was prepared, one per fold; None without vectors."""
+        if not inputs.dims:
+            return None
+        bank, numbers = self._banks[tuple(inputs.dims)]
+        return bank.pick([numbers[mask.tobytes()] for _, mask in self._members(division)])
+
+    def predictor(
+        self, inputs: Inputs, division: Division, fitted: Fitted, fingerprints: Mapping[str, str]
+    ) -> Predictor:
+        """Return the model of a division, for serving."""
+        made = fitted.regressor
+        return Predictor(
+            inputs, self.adapters(inputs, division), made.projections, made.booster, made.low, made.high, fingerprints
+        )
+
+    def _members(self, division: Division) -> list[tuple[int, Mask]]:
+        folds = np.unique(self._fold[division.train])
+        if len(folds) < 2:
+            raise StageError(
+                f"The training rows of {division.name} lie in {len(folds)} fold; nested validation needs two.",
+                "Label posts of more users, or set training.folds lower.",
+            )
+        return [(int(fold), division.train & (self._fold != fold)) for fold in folds]
+
+    def _out_of_fold(
+        self, inputs: Inputs, division: Division, train: NDArray[np.int64]
+    ) -> tuple[dict[str, Floats] | None, Floats | None]:
+        if not inputs.dims:
+            return None, None
+        adapted = {column: np.empty((len(train), width)) for column, width in inputs.dims.items()}
+        score = np.empty(len(train))
+        bank, numbers = self._banks[tuple(inputs.dims)]
+        for fold, mask in self._members(division):
+            here = np.flatnonzero(self._fold[train] == fold)
+            vectors, score[here] = bank.forward(numbers[mask.tobytes()], self._take(train[here]))
+            for column, values in vectors.items():
+                adapted[column][here] = values
+        return adapted, score
+
+    def _take(self, where: NDArray[np.int64]) -> Rows:
+        return {name: values[where] for name, values in self._rows.items()}
+
+
+def without(inputs: Inputs, columns: Sequence[str]) -> Inputs:
+    """Return inputs less some columns."""
+    return replace(
+        inputs,
+        numbers=tuple(name for name in inputs.numbers if name not in columns),
+        dims={name: width for name, width in inputs.dims.items() if name not in columns},
+        vocabularies={name: values for name, values in inputs.vocabularies.items() if name not in columns},
+    )
+
+
+def identity_divisions(fold: NDArray[np.int64]) -> list[Division]:
+    """Return one division per identity-isolated fold; gate rows are on neither side."""
+    return [
+        Division(f"fold {number}", (fold >= 0) & (fold != number), fold == number)
+        for number in np.unique(fold[fold >= 0])
+    ]
+
+
+def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length: int) -> tuple[Floats, list[Fitted]]:
+    """Fit every division; return the pooled out-of-fold predictions (length,), NaN for rows never held out."""
+    nest.prepare(inputs, divisions)
+    pooled = np.full(length, np.nan)
+    found = []
+    for division in divisions:
+        fitted = nest.fit(inputs, division)
+        pooled[division.held_out] = fitted.predictions
+        found.append(fitted)
+    return pooled, found
