@@ -194,7 +194,9 @@ class Lakehouse:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def insert_new(self, table: str, rows: DataFrame, shards: Sequence[str] | None = None) -> bool:
+    def insert_new(
+        self, table: str, rows: DataFrame, shards: Sequence[str] | None = None, distinct: bool = False
+    ) -> bool:
         """Insert the rows whose key the table does not hold; rows that are there already stay as they are.
 
         The source must be files or tables, never a plan that runs a model: MERGE reads it twice. Duplicate keys in
@@ -204,24 +206,27 @@ class Lakehouse:
             table: A table with a key.
             rows: Rows with the table's columns (`shard` may be missing: it is derived from the key).
             shards: Shards that the rows lie in, written into the MERGE as literals; None means all.
+            distinct: The caller has made sure that no key is there twice, so that large rows need no shuffle for it.
 
         Returns:
             Whether a version was written.
         """
         spec = self.spec(table)
-        source = first_by_key(self._conform(spec, rows), spec.key)
+        conformed = self._conform(spec, rows)
+        source = conformed if distinct else first_by_key(conformed, spec.key)
         merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec, shards)).whenNotMatchedInsertAll()
         return self._writes(table, merge.execute)
 
     def synchronise(
-        self, table: str, rows: DataFrame, hash_column: str, delete_missing: bool = False
+        self, table: str, rows: DataFrame, hash_column: str | None, delete_missing: bool = False
     ) -> dict[str, int]:
         """Make the table hold these rows: insert the new, update the changed, and write nothing if there are none.
 
         Args:
-            table: A table with a key and a hash column.
+            table: A table with a key.
             rows: The rows as they should be, one per key; must be cheap to read twice.
-            hash_column: The column that tells a changed row.
+            hash_column: The column that tells a changed row; None for a table without one, whose rows are compared
+                whole.
             delete_missing: Also delete rows whose key is not among `rows`.
 
         Returns:
@@ -229,9 +234,10 @@ class Lakehouse:
         """
         spec = self.spec(table)
         wanted = self._conform(spec, rows)
-        present = self.read(table).select(*spec.key, F.col(hash_column).alias("_present"))
-        compared = wanted.join(present, list(spec.key), "left")
-        changed = compared.where(F.col("_present").isNull() | (F.col("_present") != F.col(hash_column)))
+        told_by = row_hash(spec.column_names) if hash_column is None else F.col(hash_column)
+        present = self.read(table).select(*spec.key, told_by.alias("_present"))
+        compared = wanted.withColumn("_wanted", told_by).join(present, list(spec.key), "left")
+        changed = compared.where(F.col("_present").isNull() | (F.col("_present") != F.col("_wanted")))
         counts = changed.agg(
             F.count(F.when(F.col("_present").isNull(), 1)).alias("inserted"), F.count("_present").alias("updated")
         ).head()
@@ -240,7 +246,7 @@ class Lakehouse:
             gone = present.select(*spec.key).join(wanted.select(*spec.key), list(spec.key), "left_anti")
             result["deleted"] = gone.count()
         if result["inserted"] or result["updated"]:
-            source = changed.drop("_present")
+            source = changed.drop("_present", "_wanted")
             merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec))
             self._writes(table, merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute)
         if result["deleted"]:
@@ -260,6 +266,14 @@ class Lakehouse:
         else:
             path = self.folder("tables", spec.name)
             self._writes(table, lambda: frame.write.format("delta").mode("append").save(path))
+
+    def delete(self, table: str, condition: Column) -> bool:
+        """Delete the rows that meet a condition, so that they are computed again; nothing to delete writes no version.
+
+        Returns:
+            Whether a version was written.
+        """
+        return self._writes(table, lambda: self._delta(table).delete(condition))
 
     def record(self, run: str, summary: Summary, started: datetime, finished: datetime) -> None:
         """Append a stage's summary to `runs`."""
