@@ -93,23 +93,20 @@ def user_statistics(profile: Mapping[str, Any] | None, event_ts: datetime) -> di
 
     Returns:
         Values as the feature table describes them; None where the profile does not say. A location is stated by
-        text that is not blank, or by a vector that is not all zero.
+        text that is not blank, or by a vector that is not all zero; a profile with neither states none.
     """
     known = profile or {}
-    first, offset, location = (known.get(k) for k in ("photo_first_at", "timezone_offset_minutes", "location"))
-    vector, photos, pro = (known.get(k) for k in ("location_vector", "photo_count", "is_pro"))
-    description = known.get("description")
-    if location is not None:
-        has_location: float | None = float(re.search(NOT_SPACE, location) is not None)
-    else:
-        has_location = None if vector is None else float(any(value != 0 for value in vector))
+    first, offset, photos = (known.get(name) for name in ("photo_first_at", "timezone_offset_minutes", "photo_count"))
+    pro, description = known.get("is_pro"), known.get("description")
+    in_text = re.search(NOT_SPACE, known.get("location") or "") is not None
+    in_vector = any(value != 0 for value in known.get("location_vector") or ())
     return {
         "user_photo_count": None if photos is None else float(photos),
         "user_account_age_days": None if first is None else (_micros(event_ts) - _micros(first)) / MICROS_PER_DAY,
         "user_is_pro": None if pro is None else float(pro),
         "user_timezone_offset_hours": None if offset is None else offset / 60,
         "user_description_char_count": None if description is None else float(len(description)),
-        "user_has_location": has_location,
+        "user_has_location": None if profile is None else float(in_text or in_vector),
     }
 
 
@@ -171,15 +168,15 @@ def user_columns(profile: str, event_ts: str = "event_ts") -> dict[str, Column]:
     """
     known = F.col(profile)
     age = F.unix_micros(event_ts) - F.unix_micros(known["photo_first_at"])
-    by_text = known["location"].rlike(NOT_SPACE).cast("double")
-    by_vector = F.exists(known["location_vector"], lambda value: value != 0).cast("double")
+    in_text = F.coalesce(known["location"].rlike(NOT_SPACE), F.lit(False))
+    in_vector = F.coalesce(F.exists(known["location_vector"], lambda value: value != 0), F.lit(False))
     return {
         "user_photo_count": known["photo_count"].cast("double"),
         "user_account_age_days": age / MICROS_PER_DAY,
         "user_is_pro": known["is_pro"].cast("double"),
         "user_timezone_offset_hours": known["timezone_offset_minutes"] / 60,
         "user_description_char_count": F.length(known["description"]).cast("double"),
-        "user_has_location": F.coalesce(by_text, by_vector),
+        "user_has_location": F.when(known.isNotNull(), (in_text | in_vector).cast("double")),
     }
 
 

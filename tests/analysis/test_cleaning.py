@@ -24,7 +24,7 @@ CASES = {
 }  # fmt: skip
 
 ORDINARY = [
-    "A red boat after the rain", "May", "March of the penguins", "Photo of a house", "P1 racing", "1984 was a good year",
+    "A red boat after the rain", "May", "March of the penguins", "Photo of a house", "P1 racing", "1984 was good",
     "hahaha", "Gooal", "aa", "Route 66", "see www.example.org for more", "\u65e5\u672c\u306e\u7a7a", "Image of love",
     "Mr. Smith", "10 June bugs", "img",
 ]  # fmt: skip
@@ -43,7 +43,7 @@ def test_ordinary_titles_break_no_rule(title):
 def test_flags_come_as_one_row_per_title_and_one_column_per_rule():
     flags = cleaning_flags(["", "A boat", "2015-03-04"])
     assert list(flags.columns) == list(RULES)
-    assert (flags.dtypes == bool).all()
+    assert all(kind.kind == "b" for kind in flags.dtypes)
     assert [sorted(flags.columns[row]) for row in flags.to_numpy()] == [["empty"], [], ["date_only", "no_letters"]]
 
 

@@ -1,0 +1,181 @@
+"""post_features: one row per post from its content, recomputed only where something it was made from changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smp_features.errors import ConfigError, ReconciliationError
+from smp_features.features import post_features
+from smp_features.features.catalogue import Feature
+from smp_features.features.metadata import tag_statistics, time_parts, title_statistics
+from smp_features.features.post_features import features
+
+
+@pytest.fixture
+def refresh(spark, config, posts):
+    """Run the stage again; returns its summary and the pids whose rows were made by it."""
+
+    def run(time_rules: str = "strict"):
+        before = posts.features()
+        summary = features(spark, config, run="again")
+        after = posts.features()
+        return summary, {pid for pid, row in after.items() if pid not in before or row != before[pid]}
+
+    return run
+
+
+def test_every_post_has_a_row_whose_values_follow_from_its_content(posts):
+    rows = posts.features()
+    assert sorted(rows) == ["1", "2", "3", "4", "5"]
+    for pid, post in posts.rows.items():
+        row, title = rows[pid].asDict(), post["title"]
+        wanted = title_statistics(title) | tag_statistics("sea sun") | time_parts(post["event_ts"])
+        assert {name: row[name] for name in wanted} == wanted
+        assert row["title_log_perplexity"] == (len(title) / 4 if title else None)
+        assert row["title_token_count"] == (len(title) or None)
+        assert row["category"] == "Travel" and row["image_status"] == post["image_status"]
+    boat, caption, title = (np.array(posts.vector_of(text)) for text in ("boat", "a red boat", "A red boat"))
+    one = rows["1"]
+    assert one.caption == "a red boat"
+    assert one.caption_embedding == pytest.approx(caption) and one.image_embedding == pytest.approx(boat)
+    assert one.caption_title_similarity == pytest.approx(caption @ title, abs=1e-6)
+    assert one.image_title_similarity == pytest.approx(boat @ title, abs=1e-6)
+    assert one.image_caption_similarity == pytest.approx(boat @ caption, abs=1e-6)
+    assert (one.has_place, one.latitude, one.longitude, one.user_has_alias) == (1.0, 1.5, 2.5, 1.0)
+    assert (one.user_photo_count, one.user_is_pro, rows["2"].user_photo_count) == (10.0, 1.0, 10.0)
+    assert (rows["3"].has_place, rows["3"].user_has_alias, rows["3"].user_photo_count) == (0.0, 0.0, None)
+    assert (one.clip_text_extractor, one.time_rules) == ("txt1", "strict")
+
+
+def test_missing_pictures_and_empty_titles_leave_nulls_not_gaps(posts):
+    rows = posts.features()
+    for pid in ("4", "5"):
+        row = rows[pid]
+        assert (row.caption, row.image_embedding, row.caption_embedding, row.image_title_similarity) == (None,) * 4
+        assert row.title_embedding is not None
+    assert rows["3"].title_embedding is None and rows["3"].caption_title_similarity is None
+    assert rows["3"].image_caption_similarity is not None
+
+
+def test_a_second_run_computes_nothing_and_writes_no_version(spark, config, posts):
+    version = posts.lakehouse.version("post_features")
+    summary = features(spark, config, run="again")
+    assert (summary.outcome, summary.computed, summary.wanted, summary.ok) == ("nothing_to_do", 0, 5, 5)
+    assert posts.lakehouse.version("post_features") == version and summary.versions_written == {}
+    assert summary.reconciles and not Path(posts.lakehouse.folder("staging", "post_features", "again")).exists()
+    assert "pictures: ok 3, missing 1, truncated 1" in summary.details
+    assert "with caption–title similarity: 2 of 5 (40.0%)" in summary.details
+
+
+def test_a_changed_title_recomputes_only_its_post(posts, refresh):
+    posts.rows["2"]["title"] = "A red boat"
+    posts.rows["2"]["title_key"] = posts.key_of("A red boat")
+    posts.write_posts()
+    summary, changed = refresh()
+    assert changed == {"2"} and summary.computed == 1 and summary.outcome == "done"
+    rows = posts.features()
+    assert rows["2"].caption_title_similarity == rows["1"].caption_title_similarity
+
+
+def test_what_no_feature_is_made_of_recomputes_nothing(posts, refresh):
+    posts.rows["2"]["image_path"] = "moved.jpg"
+    posts.write_posts()
+    summary, changed = refresh()
+    assert summary.outcome == "nothing_to_do" and changed == set()
+
+
+def test_a_new_post_has_a_row_before_its_content_and_is_made_again_when_that_arrives(posts, refresh):
+    posts.rows["6"] = posts.rows["1"] | {"pid": "6", "title": "New", "title_key": posts.key_of("New")}
+    posts.write_posts()
+    summary, changed = refresh()
+    assert changed == {"6"}
+    assert posts.features()["6"].title_log_perplexity is None
+    posts.extract("perplexities")
+    summary, changed = refresh()
+    assert changed == {"6"} and summary.computed == 1
+    row = posts.features()["6"]
+    assert (row.title_log_perplexity, row.title_embedding) == (0.75, None)
+    posts.extract()
+    summary, changed = refresh()
+    assert changed == {"6"} and posts.features()["6"].image_title_similarity is not None
+
+
+def test_a_post_that_left_the_source_leaves_the_features(posts, refresh):
+    del posts.rows["5"]
+    posts.write_posts()
+    summary, _ = refresh()
+    assert sorted(posts.features()) == ["1", "2", "3", "4"]
+    assert (summary.wanted, summary.ok, summary.computed, summary.outcome) == (4, 4, 0, "done")
+
+
+def test_a_late_profile_reaches_only_the_posts_after_it(posts, refresh):
+    posts.profile("bob", 2.5, photo_count=7)
+    _, changed = refresh()
+    rows = posts.features()
+    assert changed == {"4"}
+    assert (rows["3"].user_photo_count, rows["4"].user_photo_count) == (None, 7.0)
+
+
+def test_external_counts_appear_under_the_challenge_and_go_again_under_strict(posts, refresh, recipe):
+    posts.profile("ann", 400, "external", external_views=1000)
+    assert refresh()[1] == set()
+    recipe("challenge")
+    _, changed = refresh()
+    rows = posts.features()
+    assert [rows[pid].external_views for pid in "123"] == [1000.0, 1000.0, None]
+    assert changed == set("12345") and {row.time_rules for row in rows.values()} == {"challenge"}
+    recipe("strict")
+    refresh()
+    assert posts.features()["1"].external_views is None
+
+
+def test_another_model_makes_every_row_again_from_its_own_content(posts, refresh, recipe):
+    before = {pid: row.features_key for pid, row in posts.features().items()}
+    recipe(perplexity="lm2")
+    _, changed = refresh()
+    rows = posts.features()
+    assert changed == set("12345")
+    assert {row.perplexity_extractor for row in rows.values()} == {"lm2"}
+    assert {row.title_log_perplexity for row in rows.values()} == {None}
+    recipe()
+    refresh()
+    assert {pid: row.features_key for pid, row in posts.features().items()} == before
+
+
+def test_the_key_of_a_row_depends_on_its_features_alone(posts, refresh):
+    keys = {pid: row.features_key for pid, row in posts.features().items()}
+    assert len(set(keys.values())) == 5
+    posts.rows["1"]["image_key"] = posts.key_of("copy of boat")
+    posts.captions["copy of boat"] = posts.captions["boat"]
+    posts.write_posts()
+    posts.extract("captions")
+    _, changed = refresh()
+    assert changed == {"1"} and posts.features()["1"].features_key != keys["1"]
+
+
+def test_a_doubled_content_key_fails_before_anything_is_written(spark, config, posts, monkeypatch):
+    posts.rows["1"]["title"] = "Other"
+    posts.write_posts()
+    version = posts.lakehouse.version("post_features")
+    real = post_features.with_vectors
+    monkeypatch.setattr(post_features, "with_vectors", lambda *given: real(*given).union(real(*given)))
+    with pytest.raises(ReconciliationError, match="1 posts were to be recomputed"):
+        features(spark, config, run="again")
+    assert posts.lakehouse.version("post_features") == version
+
+
+def test_a_post_outcome_column_in_the_catalogue_is_refused(spark, config, posts, monkeypatch):
+    leak = Feature("views_after_a_day", "title", "number", "a leak")
+    monkeypatch.setattr(post_features, "FEATURES", (*post_features.FEATURES, leak))
+    with pytest.raises(ConfigError, match="views_after_a_day"):
+        features(spark, config, run="again")
+
+
+def test_a_row_says_when_it_was_posted_to_the_microsecond(posts, refresh):
+    posts.rows["4"]["event_ts"] += timedelta(microseconds=1)
+    posts.write_posts()
+    assert refresh()[1] == {"4"}
