@@ -73,10 +73,12 @@ class JsonText:
             try:
                 value, end = self._values.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                cut = error.pos >= len(self._text) - _EDGE or error.msg.startswith("Unterminated string")
+                open_string = error.msg.startswith("Unterminated string")
+                cut = open_string or error.pos >= len(self._text) - _EDGE
                 if cut and len(self._text) - self._at < MAX_VALUE_CHARS and self._more():
                     continue
-                raise self.malformed(error.pos, ended=cut and self._ended) from None
+                ended = self._ended and (open_string or not self._text[error.pos :].strip())
+                raise self.malformed(error.pos, ended) from None
             except (ValueError, RecursionError):  # an integer of thousands of digits, or brackets without end
                 raise self.malformed(self._at) from None
             if end == len(self._text) and self._more():
