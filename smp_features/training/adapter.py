@@ -75,7 +75,9 @@ def train_adapters(
     if not dims:
         raise StageError("An adapter needs at least one vector column, and the chosen feature groups have none.")
     if (member.sum(axis=0) < 2).any():
-        raise StageError("A fold leaves fewer than two rows to train on.", "Label more posts, or set training.folds lower.")
+        raise StageError(
+            "A fold leaves fewer than two rows to train on.", "Label more posts, or set training.folds lower."
+        )
     with _threads(1 if sum(dims.values()) < NARROW else min(MAX_THREADS, os.cpu_count() or 1)):
         fixed = _standardisation(epoch, member, target, dims)
         learned = _initial_weights(dims, member.shape[1], config, seed)
@@ -147,9 +149,7 @@ def _standardisation(
     }
 
 
-def _initial_weights(
-    dims: Mapping[str, int], count: int, config: AdapterConfig, seed: int
-) -> dict[str, torch.Tensor]:
+def _initial_weights(dims: Mapping[str, int], count: int, config: AdapterConfig, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int, fan_in: int) -> torch.Tensor:

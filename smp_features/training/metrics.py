@@ -91,9 +91,7 @@ class Bootstrap:
         """Distinct users."""
         return len(self._names)
 
-    def distributions(
-        self, statistics: Mapping[str, Callable[[Floats], Floats]]
-    ) -> dict[str, Floats]:
+    def distributions(self, statistics: Mapping[str, Callable[[Floats], Floats]]) -> dict[str, Floats]:
         """Evaluate statistics of weighted rows on every resample.
 
         Args:

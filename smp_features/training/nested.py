@@ -1,9 +1,11 @@
-"""Nested validation: no booster row is featurised by an adapter that saw its label, nor by one that saw a held-out label."""
+"""Nested validation: no booster row is featurised by an adapter that saw its own label, or a held-out one."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -188,10 +190,11 @@ def identity_divisions(fold: NDArray[np.int64]) -> list[Division]:
 def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length: int) -> tuple[Floats, list[Fitted]]:
     """Fit every division; return the pooled out-of-fold predictions (length,), NaN for rows never held out."""
     nest.prepare(inputs, divisions)
+    cores = os.cpu_count() or 1
+    # Small fits take one thread each, so they run side by side; large ones have all cores to themselves.
+    with ThreadPoolExecutor(cores if regressor.threads(length) == 1 else 1) as pool:
+        found = list(pool.map(lambda division: nest.fit(inputs, division), divisions))
     pooled = np.full(length, np.nan)
-    found = []
-    for division in divisions:
-        fitted = nest.fit(inputs, division)
+    for division, fitted in zip(divisions, found, strict=True):
         pooled[division.held_out] = fitted.predictions
-        found.append(fitted)
     return pooled, found

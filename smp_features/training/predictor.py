@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,9 +72,13 @@ class Inputs:
                 else f"The model needs the column {missing[0]} of post_features.",
                 "Pass rows of the table post_features with all its columns.",
             )
-        rows: Columns = {name: pd.to_numeric(frame[name]).to_numpy(np.float64, na_value=np.nan) for name in self.numbers}
+        rows: Columns = {
+            name: pd.to_numeric(frame[name]).to_numpy(np.float64, na_value=np.nan) for name in self.numbers
+        }
         for name, values in self.vocabularies.items():
-            rows[name] = pd.Index(values, dtype=object).get_indexer(pd.Index(frame[name], dtype=object)).astype(np.int64)
+            rows[name] = (
+                pd.Index(values, dtype=object).get_indexer(pd.Index(frame[name], dtype=object)).astype(np.int64)
+            )
         for name, width in self.dims.items():
             try:
                 vectors = [None if _absent(value) else value for value in frame[name]]
@@ -99,7 +104,9 @@ def feature_names(inputs: Inputs, projections: Projections, adapted: bool) -> li
     return names
 
 
-def matrix(inputs: Inputs, projections: Projections, rows: Rows, adapted: Mapping[str, Floats] | None, score: Floats | None) -> Floats:
+def matrix(
+    inputs: Inputs, projections: Projections, rows: Rows, adapted: Mapping[str, Floats] | None, score: Floats | None
+) -> Floats:
     """Return what the booster reads, (n, features) float64.
 
     Args:
@@ -109,7 +116,9 @@ def matrix(inputs: Inputs, projections: Projections, rows: Rows, adapted: Mappin
         adapted: Adapted vectors by column, or None without an adapter.
         score: The adapter's score, or None without an adapter.
     """
-    parts = [rows[name].astype(np.float64)[:, None] for name in (*inputs.numbers, *inputs.vocabularies)]
+    parts: list[NDArray[Any]] = [
+        rows[name].astype(np.float64)[:, None] for name in (*inputs.numbers, *inputs.vocabularies)
+    ]
     parts += [rows[f"has_{name}"].astype(np.float64)[:, None] for name in inputs.dims]
     if score is not None:
         parts.append(np.round(score, DECIMALS)[:, None])
@@ -215,10 +224,16 @@ class Predictor:
         (folder / "model.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         (folder / "booster.txt").write_text(self.booster.model_to_string(), encoding="utf-8")  # type: ignore[attr-defined]
         if self.adapters is not None:
-            save_file({name: np.ascontiguousarray(value) for name, value in self.adapters.weights.items()}, folder / "adapters.safetensors")
-        arrays = {}
+            save_file(
+                {name: np.ascontiguousarray(value) for name, value in self.adapters.weights.items()},
+                folder / "adapters.safetensors",
+            )
+        arrays: dict[str, Floats] = {}
         for name, (mean, components) in self.projections.items():
-            arrays |= {f"{name}.mean": np.ascontiguousarray(mean), f"{name}.components": np.ascontiguousarray(components)}
+            arrays |= {
+                f"{name}.mean": np.ascontiguousarray(mean),
+                f"{name}.components": np.ascontiguousarray(components),
+            }
         save_file(arrays, folder / "pca.safetensors")
 
     @classmethod

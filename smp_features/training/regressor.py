@@ -17,6 +17,9 @@ from smp_features.training.adapter_weights import Floats, Rows
 from smp_features.training.predictor import ADAPTED, Inputs, Projections, feature_names, matrix
 
 MAX_THREADS = 8
+SMALL = 20_000
+"""Rows below which one thread is fastest: threads that wait for each other made 2,000 rows up to ten times slower."""
+
 PCA_ROWS = 50_000
 """Rows that a PCA is fitted on at most, evenly taken; 64 components of 768 numbers need no more."""
 
@@ -43,14 +46,20 @@ class Regressor:
 
     def predict(self, rows: Rows, adapted: Mapping[str, Floats] | None, score: Floats | None) -> Floats:
         """Predict from columns and what the adapters made of them; (n,), clipped to the training labels' range."""
-        raw = self.booster.predict(matrix(self.inputs, self.projections, rows, adapted, score))
+        features = matrix(self.inputs, self.projections, rows, adapted, score)
+        if not len(features):
+            return np.empty(0)
+        raw = self.booster.predict(features, num_threads=threads(len(features)))
         return np.clip(np.asarray(raw, dtype=np.float64), self.low, self.high)
 
     def importance(self) -> dict[str, float]:
         """Return each column's total gain."""
-        return dict(
-            zip(self.booster.feature_name(), map(float, self.booster.feature_importance("gain")), strict=True)
-        )
+        return dict(zip(self.booster.feature_name(), map(float, self.booster.feature_importance("gain")), strict=True))
+
+
+def threads(rows: int) -> int:
+    """Return how many threads one fit of so many rows takes."""
+    return 1 if rows < SMALL else min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def fit(
@@ -90,7 +99,7 @@ def fit(
         assert stopping is not None, "either the rounds or the rows to choose them on"
         rounds = _choose_rounds(features, names, inputs, target, stopping, config, seed)
     whole = _dataset(features, names, inputs, target)
-    booster = lightgbm.train(_parameters(config, seed), whole, num_boost_round=rounds)
+    booster = lightgbm.train(_parameters(config, seed, len(target)), whole, num_boost_round=rounds)
     return Regressor(inputs, projections, booster, rounds, float(target.min()), float(target.max()))
 
 
@@ -108,7 +117,7 @@ def _choose_rounds(
     learning = _dataset(features[~stopping], names, inputs, target[~stopping])
     watched = _dataset(features[stopping], names, inputs, target[stopping], learning)
     stopped = lightgbm.train(
-        _parameters(config, seed),
+        _parameters(config, seed, len(target)),
         learning,
         num_boost_round=config.rounds,
         valid_sets=[watched],
@@ -130,7 +139,7 @@ def _dataset(
     )
 
 
-def _parameters(config: RegressorConfig, seed: int) -> dict[str, object]:
+def _parameters(config: RegressorConfig, seed: int, rows: int) -> dict[str, object]:
     return {
         "objective": "regression",
         "metric": "l2",
@@ -144,7 +153,7 @@ def _parameters(config: RegressorConfig, seed: int) -> dict[str, object]:
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": min(MAX_THREADS, os.cpu_count() or 1),
+        "num_threads": threads(rows),
         "verbosity": -1,
     }
 

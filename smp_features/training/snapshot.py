@@ -31,9 +31,6 @@ EXPORT_VERSION = 1
 """Part of the content key: raise it when the same table gives other files."""
 
 ROWS_PER_FILE = 20_000
-CACHE_BYTES = 4 * 2**30
-"""Snapshots up to this size are held in memory between epochs: 305,613 posts with three 768-wide vectors take 2.8 GB."""
-
 MANIFEST = "manifest.json"
 
 NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")
@@ -67,11 +64,6 @@ class Snapshot:
     dims: dict[str, int]
     vocabularies: dict[str, list[str]]
 
-    @property
-    def bytes(self) -> int:
-        """Memory that the vectors take when read."""
-        return 4 * self.rows * sum(self.dims.values())
-
 
 def content_key(lakehouse: Lakehouse, version: int) -> str:
     """Return an order-free hash of the rows of one version of `training_set`: 32 hex digits.
@@ -86,7 +78,7 @@ def content_key(lakehouse: Lakehouse, version: int) -> str:
         F.sum(F.xxhash64(F.lit(salt), "row_hash").cast("decimal(38,0)")).cast("string").alias(f"sum{salt}")
         for salt in (0, 1)
     ]
-    found = rows.agg(F.count("*").alias("rows"), *sums).head()
+    found = rows.agg(F.count("*").alias("rows"), *sums).collect()[0]
     if not found["rows"]:
         raise StageError("The training set is empty.", "Run `smp training-set` on a source with labelled posts.")
     described = [EXPORT_VERSION, found["rows"], found["sum0"], found["sum1"]]
@@ -124,7 +116,7 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
             "Run `smp training-set` again; if it stays, two posts' ids hash alike.",
         )
     vocabularies = {column: _vocabulary(table, column) for column in CATEGORIES}
-    dims = table.select(*(F.max(F.size(column)).alias(column) for column in VECTORS)).head().asDict()
+    dims = table.select(*(F.max(F.size(column)).alias(column) for column in VECTORS)).collect()[0].asDict()
     unfinished = folder.with_name(f"{key}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     parts = max(1, -(-len(ids) // ROWS_PER_FILE))
@@ -161,7 +153,8 @@ def load(folder: Path) -> Snapshot:
         return Snapshot(folder=str(folder), **described)
     except (OSError, ValueError, TypeError, KeyError):
         raise SnapshotError(
-            f"The manifest of the snapshot {folder} cannot be read.", "Delete that folder; `smp train` exports it again."
+            f"The manifest of the snapshot {folder} cannot be read.",
+            "Delete that folder; `smp train` exports it again.",
         ) from None
 
 
@@ -233,6 +226,8 @@ def verify(snapshot: Snapshot, row_ids: NDArray[np.int64]) -> None:
 
 def read(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Columns:
     """Return a snapshot's columns in one piece, rows ordered by `row_id`, so that file layout decides nothing.
+
+    They are held in memory: 305,613 posts with three 768-wide vectors take 2.8 GB.
 
     Raises:
         SnapshotError: As `stream`.

@@ -1,0 +1,327 @@
+"""One training experiment: every score the report shows, and the final model, from one snapshot's columns.
+
+`results.json`, as `run_experiment` returns it:
+
+- `rows`: `{labelled, users, gate, gate_users}`; `label`: `{median, low, high}` over the rows trained on
+- `headline`: the entry of `scores` for the configured split
+- `scores`: `[{split, model, segment, n, users, src, mae, bias}]`, where `src`, `mae` and `bias` are
+  `{value, low, high, level, excludes_zero}` (bootstrap over users); split: `identity`, `chronological`,
+  `later_unseen`, `random_optimistic` or `gate`; model: `model`, `adapter only`, `metadata only` or `median`;
+  segment: `all`, `seen users` or `unseen users`
+- `folds`: `[{fold, n, src, mae, bias, rounds}]` of split `identity`
+- `intervals`: `[{low, high, n, mae, bias}]` by popularity, split `identity`; `high` is null for the merged tail
+- `leave_out`: `[{name, columns, src, mae, delta_src, delta_mae}]`; deltas are without the group minus with it
+- `importance`: `[{feature, group, gain}]` of the final booster, largest first
+- `adapter`: `{form, ratios, count, train_loss, held_out_loss}`, losses by epoch; null without vectors
+- `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
+- `versions`: table to Delta version; `snapshot`; `training_key`
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from smp_features.config import Config
+from smp_features.errors import StageError
+from smp_features.features.catalogue import FEATURES, columns_of, selected
+from smp_features.progress import reporter
+from smp_features.training import splits
+from smp_features.training.adapter import Epoch
+from smp_features.training.adapter_weights import Floats
+from smp_features.training.metrics import Bootstrap, Interval, by_interval, points
+from smp_features.training.nested import Division, Fitted, Nest, cross_fit, identity_divisions, without
+from smp_features.training.predictor import Columns, Inputs, Predictor
+from smp_features.training.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+CONTENT_GROUPS = ("image", "caption", "text", "similarity", "perplexity")
+"""Groups made by models; the baseline `metadata only` does without them."""
+
+LEAST_USERS = 10
+"""Users below which nothing can be validated."""
+
+BY_TIME = ("chronological", "later_unseen", "random_optimistic")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What came out.
+
+    Attributes:
+        results: As the module describes, without what only the caller knows.
+        out_of_fold: One row per row trained on: `row_id`, `fold`, `actual`, `predicted`, `adapter_score`,
+            `metadata_only`, `chronological` (null for rows not held out there) and `without_<name>`.
+        gate: One row per gate row: `row_id`, `user`, `actual`, `predicted` by the final model.
+        predictor: The final model.
+    """
+
+    results: dict[str, Any]
+    out_of_fold: pd.DataFrame
+    gate: pd.DataFrame
+    predictor: Predictor
+
+
+def inputs_of(config: Config, snapshot: Snapshot, leave_out: Sequence[str] = ()) -> Inputs:
+    """Return the columns that the configured feature groups, less those left out, give a model."""
+    features = selected(config.features.groups, leave_out)
+    return Inputs(
+        numbers=tuple(feature.name for feature in features if feature.kind == "number"),
+        dims={feature.name: snapshot.dims[feature.name] for feature in features if feature.kind == "vector"},
+        vocabularies={f.name: snapshot.vocabularies[f.name] for f in features if f.kind == "category"},
+    )
+
+
+def run_experiment(
+    rows: Columns,
+    inputs: Inputs,
+    config: Config,
+    epochs: Callable[[Sequence[str]], Epoch],
+    fingerprints: Mapping[str, str],
+) -> Experiment:
+    """Validate on every split, measure the groups left out, and fit the final model.
+
+    Args:
+        rows: Columns of the snapshot.
+        inputs: Those a model sees.
+        config: Of training.
+        epochs: Makes the source of adapter epochs for some vector columns.
+        fingerprints: `*_extractor` to its value, for the model to refuse others.
+
+    Raises:
+        StageError: Too few users or labels to validate on.
+    """
+    work = _Work(rows, inputs, config, epochs)
+    left_out = {name: without(inputs, columns_of(name)) for name in config.training.leave_out}
+    left_out = {name: less for name, less in left_out.items() if less != inputs}
+    with reporter("train", 6 + len(left_out)) as bar:
+        work.nest.prepare(inputs, [*work.folds, work.final, *work.later.values()])
+        bar.advance(1)
+        pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
+        work.identity(pooled, fitted)
+        bar.advance(1)
+        metadata = without(inputs, [f.name for f in FEATURES if f.group in CONTENT_GROUPS])
+        if metadata.columns:
+            work.table["metadata_only"], _ = cross_fit(work.nest, metadata, work.folds, work.length)
+            work.add_score("identity", "metadata only", "all", work.trained, work.table["metadata_only"])
+        bar.advance(1)
+        for name in work.later:
+            work.one_sided(name, metadata)
+        bar.advance(1)
+        changes = []
+        for name, less in left_out.items():
+            changes.append(work.left_out(name, less, pooled))
+            bar.advance(1)
+        rounds = round(float(np.median([each.regressor.rounds for each in fitted])))
+        last = work.nest.fit(inputs, work.final, rounds)
+        predictor = work.nest.predictor(inputs, work.final, last, fingerprints)
+        gate = work.gate(predictor)
+        bar.advance(2)
+    results = work.results | {
+        "scores": work.scores,
+        "headline": next(
+            each
+            for each in work.scores
+            if (each["split"], each["model"], each["segment"]) == (config.training.split, "model", "all")
+        ),
+        "folds": [
+            {"fold": int(number)}
+            | _plain(points(work.target[d.held_out], each.predictions))
+            | {"rounds": each.regressor.rounds}
+            for number, (d, each) in enumerate(zip(work.folds, fitted, strict=True))
+        ],
+        "intervals": by_interval(work.target[work.trained], pooled[work.trained]),
+        "leave_out": changes,
+        "importance": _importance(last.regressor.importance()),
+        "adapter": work.adapter_description(predictor),
+        "external_used": work.external_used(),
+        "time_rules": config.features.time_rules,
+        "fingerprints": dict(fingerprints),
+    }
+    return Experiment(results, pd.DataFrame(work.table)[work.trained].reset_index(drop=True), gate, predictor)
+
+
+class _Work:
+    """The pieces of one experiment, and the scores gathered so far."""
+
+    def __init__(self, rows: Columns, inputs: Inputs, config: Config, epochs: Callable[[Sequence[str]], Epoch]) -> None:
+        self.rows, self.inputs, self.config = rows, inputs, config
+        self.target = rows["popularity"].astype(np.float64)
+        self.fold = rows["fold"].astype(np.int64)
+        self.users = rows["user"].astype(np.int64)
+        self.length = len(self.target)
+        self.trained = self.fold >= 0
+        count = len(np.unique(self.users[self.trained]))
+        if count < LEAST_USERS:
+            raise StageError(
+                f"The training set holds {int(self.trained.sum())} rows of {count} users outside the gate; "
+                f"at least {LEAST_USERS} users are needed.",
+                "Ingest more labelled posts.",
+            )
+        if np.ptp(self.target[self.trained]) == 0:
+            raise StageError("All labels of the training set are equal, so there is nothing to learn.")
+        self.nest = Nest(rows, epochs, config.training)
+        self.folds = identity_divisions(self.fold)
+        self.final = Division("the final model", self.trained, self.fold == splits.GATE_FOLD)
+        self.later, self.seen = self._later()
+        self.scores: list[dict[str, Any]] = []
+        self.table: dict[str, NDArray[Any]] = {"row_id": rows["row_id"], "fold": self.fold, "actual": self.target}
+        self.results: dict[str, Any] = {
+            "rows": {
+                "labelled": int(self.trained.sum()),
+                "users": count,
+                "gate": int((~self.trained).sum()),
+                "gate_users": len(np.unique(self.users[~self.trained])),
+            },
+            "label": {
+                "median": float(np.median(self.target[self.trained])),
+                "low": float(self.target[self.trained].min()),
+                "high": float(self.target[self.trained].max()),
+            },
+        }
+
+    def _later(self) -> tuple[dict[str, Division], dict[str, NDArray[np.bool_]]]:
+        """Divisions with one held-out side: by time always, the others when they head the report."""
+        where = np.flatnonzero(self.trained)
+        times, users = self.rows["event_time"][where], self.users[where].tolist()
+        seed = self.config.training.seed
+        made = {"chronological": splits.chronological(times.tolist(), users)}
+        if self.config.training.split == "later_unseen":
+            made["later_unseen"] = splits.later_unseen(times.tolist(), users, seed)
+        if self.config.training.split == "random_optimistic":
+            made["random_optimistic"] = splits.random_optimistic(self.rows["row_id"][where].tolist(), users, seed)
+        divisions, seen = {}, {}
+        for name, split in made.items():
+            sides = []
+            for side in (split.train, split.held_out, split.seen):
+                whole = np.zeros(self.length, dtype=bool)
+                whole[where] = side
+                sides.append(whole)
+            divisions[name], seen[name] = Division(name, sides[0], sides[1]), sides[2]
+        return divisions, seen
+
+    def identity(self, pooled: Floats, fitted: Sequence[Fitted]) -> None:
+        """Score the cross-validation, its adapters alone, and the median of each fold's training labels."""
+        median = np.full(self.length, np.nan)
+        alone = np.full(self.length, np.nan)
+        for division, each in zip(self.folds, fitted, strict=True):
+            median[division.held_out] = np.median(self.target[division.train])
+            if each.adapter_scores is not None:
+                alone[division.held_out] = each.adapter_scores
+        self.table |= {"predicted": pooled, "adapter_score": alone}
+        self.add_score("identity", "model", "all", self.trained, pooled)
+        if self.inputs.dims:
+            self.add_score("identity", "adapter only", "all", self.trained, alone)
+        self.add_score("identity", "median", "all", self.trained, median)
+
+    def one_sided(self, name: str, metadata: Inputs) -> None:
+        """Score a division with one held-out side, seen and unseen users apart."""
+        division = self.later[name]
+        predicted = np.full(self.length, np.nan)
+        predicted[division.held_out] = self.nest.fit(self.inputs, division).predictions
+        self.table[name] = predicted
+        self.add_score(name, "model", "all", division.held_out, predicted)
+        seen = self.seen[name]
+        for segment, rows in (("seen users", division.held_out & seen), ("unseen users", division.held_out & ~seen)):
+            if rows.any():
+                self.add_score(name, "model", segment, rows, predicted)
+        if metadata.columns:
+            plain = np.full(self.length, np.nan)
+            plain[division.held_out] = self.nest.fit(metadata, division).predictions
+            self.add_score(name, "metadata only", "all", division.held_out, plain)
+        median = np.full(self.length, np.median(self.target[division.train]))
+        self.add_score(name, "median", "all", division.held_out, median)
+
+    def left_out(self, name: str, less: Inputs, pooled: Floats) -> dict[str, Any]:
+        """Cross-validate without a group; return its scores and the paired differences."""
+        predicted, _ = cross_fit(self.nest, less, self.folds, self.length)
+        self.table[f"without_{name}"] = predicted
+        rows = self.trained
+        drawn = self.bootstrap(rows)
+        change = drawn.differences(self.target[rows], predicted[rows], pooled[rows])
+        scored = points(self.target[rows], predicted[rows])
+        return {
+            "name": name,
+            "columns": sorted(set(self.inputs.columns) - set(less.columns)),
+            "src": _finite(scored["src"]),
+            "mae": _finite(scored["mae"]),
+            "delta_src": _interval(change["src"]),
+            "delta_mae": _interval(change["mae"]),
+        }
+
+    def gate(self, predictor: Predictor) -> pd.DataFrame:
+        """Predict the gate rows by the final model, exactly as it will serve, and score them."""
+        rows = ~self.trained
+        predicted = np.full(self.length, np.nan)
+        if rows.any():
+            predicted[rows] = predictor.predict_rows({name: values[rows] for name, values in self.rows.items()})
+            self.add_score("gate", "model", "all", rows, predicted)
+            median = np.full(self.length, np.median(self.target[self.trained]))
+            self.add_score("gate", "median", "all", rows, median)
+        return pd.DataFrame(
+            {
+                "row_id": self.rows["row_id"][rows],
+                "user": self.users[rows],
+                "actual": self.target[rows],
+                "predicted": predicted[rows],
+            }
+        )
+
+    def bootstrap(self, rows: NDArray[np.bool_]) -> Bootstrap:
+        """Return the resamples of the users of some rows."""
+        return Bootstrap(self.users[rows], self.config.training.bootstrap, self.config.training.seed)
+
+    def add_score(self, split: str, model: str, segment: str, rows: NDArray[np.bool_], predicted: NDArray[Any]) -> None:
+        """Append an entry of `scores`."""
+        drawn = self.bootstrap(rows)
+        found = drawn.scores(self.target[rows], predicted[rows].astype(np.float64))
+        entry = {"split": split, "model": model, "segment": segment, "n": int(rows.sum()), "users": drawn.users}
+        self.scores.append(entry | {name: _interval(value) for name, value in found.items()})
+
+    def adapter_description(self, predictor: Predictor) -> dict[str, Any] | None:
+        """Return the adapter's entry of the results."""
+        if predictor.adapters is None:
+            return None
+        curve = self.nest.curves[tuple(self.inputs.dims)]
+        return {
+            "form": predictor.adapters.form,
+            "ratios": dict(predictor.adapters.ratios),
+            "count": predictor.adapters.count,
+            "train_loss": [_finite(value) for value in curve.train],
+            "held_out_loss": [_finite(value) for value in curve.held_out],
+        }
+
+    def external_used(self) -> bool:
+        """Whether any external value was among the rows trained on."""
+        external = [name for name in columns_of("external") if name in self.inputs.numbers]
+        return any(bool(np.isfinite(self.rows[name][self.trained].astype(np.float64)).any()) for name in external)
+
+
+def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
+    group_of = {feature.name: feature.group for feature in FEATURES}
+    found = []
+    for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0])):
+        source = name.removeprefix("has_").partition("_pca_")[0].removesuffix("_adapted")
+        group = "adapter" if name == "adapter_score" else group_of[source]
+        found.append({"feature": name, "group": group, "gain": float(gain)})
+    return found
+
+
+def _interval(value: Interval) -> dict[str, Any]:
+    return _plain(value.as_dict())
+
+
+def _plain(values: Mapping[str, float | bool]) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: float | bool) -> float | bool | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

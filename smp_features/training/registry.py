@@ -1,0 +1,448 @@
+"""MLflow: the run of an experiment, the registered model's versions, and which of them is champion.
+
+The promotion rule. A new version becomes champion when there is none. Else both versions' predictions of the gate rows
+that both recorded are compared by a paired bootstrap over users at `registry.gate.confidence`: the new one is promoted
+if its MAE is lower or its SRC higher by more than noise (the interval excludes zero) and the other of the two is not
+worse by more than noise. With fewer than `LEAST_GATE_USERS` users in common nothing is decided by numbers, and it stays
+a challenger; `smp promote` is there for people.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Before MLflow is imported: nothing is sent anywhere, and a server that is down is noticed in seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+import mlflow
+from mlflow.entities import Metric, RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+from sqlalchemy.exc import SQLAlchemyError
+
+from smp_features import __version__
+from smp_features.config import Config
+from smp_features.errors import StageError, UsageError
+from smp_features.runs import is_local
+from smp_features.session import on_databricks
+from smp_features.training.metrics import Bootstrap
+from smp_features.training.predictor import EXTRACTORS, Inputs, Predictor
+
+logger = logging.getLogger(__name__)
+
+CHAMPION = "champion"
+LEAST_GATE_USERS = 30
+
+TRAINING_KEY = "training_key"
+INPUTS_KEY = "inputs_key"
+DECISION = "decision"
+_HISTORY = "champion_history"
+_FAILURES = (MlflowException, SQLAlchemyError, OSError)
+_REQUIREMENTS = ("lightgbm", "mlflow", "numpy", "pandas", "safetensors")
+_RESUME = "What was computed is kept; run `smp train` again when the server is reachable, and it goes on from there."
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version.
+
+    Attributes:
+        model: The registered model.
+        number: Its version.
+        run: The MLflow run it came from.
+        tags: Its tags.
+    """
+
+    model: str
+    number: str
+    run: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """What MLflow loads it by."""
+        return f"models:/{self.model}/{self.number}"
+
+    def __str__(self) -> str:
+        return f"{self.model} version {self.number}"
+
+
+class Registry:
+    """The tracking store and registry of a configuration.
+
+    Args:
+        config: `registry`, and `root` for the default store.
+
+    Raises:
+        StageError: The store cannot be reached.
+        UsageError: The default store is a SQLite file, and the root is no folder to put it in.
+    """
+
+    def __init__(self, config: Config) -> None:
+        _quiet()
+        self.config = config
+        self.model = config.registry.model
+        self.uri = tracking_uri(config)
+        with _reachable(self.uri):
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+            self.experiment = self._experiment()
+
+    def _experiment(self) -> str:
+        name = self.config.registry.experiment
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        artifacts = None
+        if self.config.registry.tracking_uri is None and not on_databricks():
+            artifacts = (Path(self.config.root).absolute() / "mlflow-artifacts").as_uri()
+        return str(self.client.create_experiment(name, artifact_location=artifacts))
+
+    # -- versions -----------------------------------------------------------------------------------------------
+
+    def versions(self) -> list[Version]:
+        """Return all registered versions of the model, the newest first."""
+        with _reachable(self.uri):
+            found = self.client.search_model_versions(f"name = '{self.model}'")
+            return sorted((_version(each) for each in found), key=lambda each: -int(each.number))
+
+    def find(self, tag: str, value: str) -> Version | None:
+        """Return the newest version with a tag whose run is finished."""
+        for version in self.versions():
+            if version.tags.get(tag) == value and self._finished(version):
+                return version
+        return None
+
+    def _finished(self, version: Version) -> bool:
+        with _reachable(self.uri):
+            return bool(self.client.get_run(version.run).info.status == RunStatus.to_string(RunStatus.FINISHED))
+
+    def champion(self) -> Version | None:
+        """Return the version with the champion alias; None when there is none."""
+        with _reachable(self.uri):
+            try:
+                return _version(self.client.get_model_version_by_alias(self.model, CHAMPION))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def tag(self, version: Version, name: str, value: str) -> None:
+        """Set a tag of a version."""
+        with _reachable(self.uri):
+            self.client.set_model_version_tag(version.model, version.number, name, value)
+
+    # -- artifacts ----------------------------------------------------------------------------------------------
+
+    def results(self, version: Version) -> dict[str, Any]:
+        """Return `results.json` of a version's run; its form is described in `experiment.py`."""
+        with self._artifact(version, "results.json") as path:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found
+
+    def predictions(self, version: Version, which: str = "oof") -> pd.DataFrame:
+        """Return `oof_predictions.parquet` (or `gate_predictions.parquet`) of a version's run."""
+        with self._artifact(version, f"{which}_predictions.parquet") as path:
+            return pd.read_parquet(path)
+
+    def predictor(self, version: Version) -> Predictor:
+        """Return a version's model, for use in this process."""
+        with tempfile.TemporaryDirectory() as folder, _reachable(self.uri):
+            fetched = mlflow.artifacts.download_artifacts(f"{version.uri}/artifacts/model", dst_path=folder)
+            return Predictor.load(fetched)
+
+    @contextmanager
+    def _artifact(self, version: Version, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder, _reachable(self.uri):
+            yield Path(self.client.download_artifacts(version.run, name, folder))
+
+    # -- publishing ---------------------------------------------------------------------------------------------
+
+    def publish(self, work: Path, tags: Mapping[str, str]) -> Version:
+        """Log an experiment's folder as one run, and register its model.
+
+        Args:
+            work: Holds `model/`, `results.json`, the predictions and `figures/`.
+            tags: Of run and version; `training_key` is among them.
+
+        Raises:
+            StageError: The store was lost; the folder is kept, and the same call may be made again.
+        """
+        results = json.loads((work / "results.json").read_text(encoding="utf-8"))
+        predictor = Predictor.load(work / "model")
+        with _reachable(self.uri, _RESUME):
+            self._end_unfinished(tags[TRAINING_KEY])
+            with mlflow.start_run(experiment_id=self.experiment, tags=dict(tags)) as run:
+                mlflow.log_params(_parameters(self.config))
+                self.client.log_batch(run.info.run_id, metrics=_metrics(results))
+                self._log_dataset(results)
+                for path in sorted(work.iterdir()):
+                    if path.is_file():
+                        mlflow.log_artifact(str(path))
+                mlflow.log_artifacts(str(work / "figures"), "figures")
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(Path(__file__).with_name("served_model.py")),
+                    artifacts={"model": str(work / "model")},
+                    signature=signature(predictor),
+                    input_example=pd.read_parquet(work / "input_example.parquet"),
+                    pip_requirements=_requirements(),
+                )
+            self._create_model()
+            made = self.client.create_model_version(
+                self.model, logged.model_uri, run.info.run_id, tags=dict(tags), model_id=logged.model_id
+            )
+        return _version(made)
+
+    def _create_model(self) -> None:
+        try:
+            self.client.create_registered_model(self.model)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _end_unfinished(self, key: str) -> None:
+        """Mark what an interrupted call left running, so that nobody waits for it."""
+        query = f"tags.{TRAINING_KEY} = '{key}' and attributes.status = 'RUNNING'"
+        for run in self.client.search_runs([self.experiment], query):
+            self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+
+    def _log_dataset(self, results: Mapping[str, Any]) -> None:
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        source = CodeDatasetSource({"table": "training_set", "version": str(results["versions"]["training_set"])})
+        mlflow.log_input(MetaDataset(source, name="training_set", digest=results["snapshot"][:8]), context="training")
+
+    # -- the champion -------------------------------------------------------------------------------------------
+
+    def settle(self, version: Version) -> str:
+        """Decide whether a version becomes champion, unless that was decided before; return the decision in words."""
+        if DECISION in version.tags:
+            return version.tags[DECISION]
+        champion = self.champion()
+        if champion is None:
+            self.appoint(version)
+            decision = "champion: the first version"
+        elif champion.number == version.number:
+            decision = "champion"
+        else:
+            better, reason = self.compare(version, champion)
+            if better:
+                self.appoint(version)
+            decision = (
+                f"champion: {reason}" if better else f"challenger: {reason}; version {champion.number} stays champion"
+            )
+        self.tag(version, DECISION, decision)
+        return decision
+
+    def compare(self, version: Version, champion: Version) -> tuple[bool, str]:
+        """Apply the promotion rule; return whether the version beats the champion, and why."""
+        new, old = self.predictions(version, "gate"), self.predictions(champion, "gate")
+        shared = new.merge(old[["row_id", "actual", "predicted"]], on=["row_id", "actual"], suffixes=("", "_champion"))
+        users = shared["user"].nunique()
+        if users < LEAST_GATE_USERS:
+            return False, f"only {users} gate users in common, {LEAST_GATE_USERS} are needed to compare"
+        drawn = Bootstrap(shared["user"].to_numpy(np.int64), self.config.training.bootstrap, self.config.training.seed)
+        change = drawn.differences(
+            shared["actual"].to_numpy(np.float64),
+            shared["predicted"].to_numpy(np.float64),
+            shared["predicted_champion"].to_numpy(np.float64),
+            self.config.registry.gate.confidence,
+        )
+        return judge(change["src"].low, change["src"].high, change["mae"].low, change["mae"].high, users)
+
+    def appoint(self, version: Version) -> None:
+        """Give a version the champion alias, and remember the one that had it."""
+        champion = self.champion()
+        with _reachable(self.uri):
+            if champion is not None and champion.number != version.number:
+                history = [*self._history(), champion.number]
+                self.client.set_registered_model_tag(self.model, _HISTORY, json.dumps(history))
+            self.client.set_registered_model_alias(self.model, CHAMPION, version.number)
+
+    def restore(self) -> Version:
+        """Give the alias back to the version that had it before.
+
+        Raises:
+            UsageError: There was none before.
+        """
+        with _reachable(self.uri):
+            history = self._history()
+            if not history:
+                raise UsageError(f"{self.model} has no earlier champion.", "Use `smp promote VERSION`.")
+            self.client.set_registered_model_alias(self.model, CHAMPION, history[-1])
+            self.client.set_registered_model_tag(self.model, _HISTORY, json.dumps(history[:-1]))
+            return _version(self.client.get_model_version(self.model, history[-1]))
+
+    def _history(self) -> list[str]:
+        found: list[str] = json.loads(self.client.get_registered_model(self.model).tags.get(_HISTORY, "[]"))
+        return found
+
+
+def judge(src_low: float, src_high: float, mae_low: float, mae_high: float, users: int) -> tuple[bool, str]:
+    """Return whether the intervals of new minus champion make the new one better, and the reason in words."""
+    basis = f"on {users} gate users"
+    change = f"SRC {src_low:+.3f}..{src_high:+.3f}, MAE {mae_low:+.3f}..{mae_high:+.3f} {basis}"
+    gains = src_low > 0 or mae_high < 0
+    losses = src_high < 0 or mae_low > 0
+    if gains and not losses:
+        return True, f"better than the champion by more than noise ({change})"
+    return False, f"not better than the champion by more than noise ({change})"
+
+
+def promote(config: Config, version: str) -> str:
+    """Make a registered version the champion; return what was done.
+
+    Raises:
+        UsageError: There is no such version.
+    """
+    registry = Registry(config)
+    known = {each.number: each for each in registry.versions()}
+    if version not in known:
+        listed = ", ".join(sorted(known, key=int)) or "none"
+        raise UsageError(f"{registry.model} has no version {version}.", f"Registered: {listed}.")
+    before = registry.champion()
+    registry.appoint(known[version])
+    was = f" in place of version {before.number}" if before is not None and before.number != version else ""
+    return f"{known[version]} is champion{was}. Run `smp score` to score with it."
+
+
+def rollback(config: Config) -> str:
+    """Make the previous champion the champion again; return what was done.
+
+    Raises:
+        UsageError: There was none before.
+    """
+    return f"{Registry(config).restore()} is champion again. Run `smp score` to score with it."
+
+
+def tracking_uri(config: Config) -> str:
+    """Return where runs are recorded: as configured, the workspace on Databricks, else a SQLite file under the root.
+
+    Raises:
+        UsageError: The root is no local folder.
+    """
+    if config.registry.tracking_uri is not None:
+        return config.registry.tracking_uri
+    if on_databricks():
+        return "databricks"
+    if not is_local(config.root):
+        raise UsageError(
+            f"MLflow's default store is a SQLite file, which cannot lie under {config.root}.",
+            "Set registry.tracking_uri.",
+        )
+    return f"sqlite:///{Path(config.root).absolute() / 'mlflow.db'}"
+
+
+def signature(predictor: Predictor) -> ModelSignature:
+    """Return the columns a model reads; all but the fingerprints may be null. Vectors are Array(double)."""
+    inputs = [ColSpec(DataType.double, name, required=False) for name in predictor.inputs.numbers]
+    inputs += [ColSpec(DataType.string, name, required=False) for name in predictor.inputs.vocabularies]
+    inputs += [ColSpec(Array(DataType.double), name, required=False) for name in predictor.inputs.dims]
+    inputs += [ColSpec(DataType.string, name) for name in EXTRACTORS]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
+
+
+def input_example(
+    inputs: Inputs, rows: Mapping[str, Any], fingerprints: Mapping[str, str], count: int = 3
+) -> pd.DataFrame:
+    """Turn a few encoded rows back into rows of `post_features`; no title or id is among the columns."""
+    columns: dict[str, Any] = {name: np.asarray(rows[name][:count], dtype=np.float64) for name in inputs.numbers}
+    for name, values in inputs.vocabularies.items():
+        columns[name] = [values[code] if code >= 0 else None for code in rows[name][:count]]
+    for name in inputs.dims:
+        there = rows[f"has_{name}"][:count]
+        columns[name] = [list(map(float, v)) if has else None for v, has in zip(rows[name][:count], there, strict=True)]
+    length = len(rows["row_id"][:count])
+    return pd.DataFrame(columns | {name: [value] * length for name, value in fingerprints.items()})
+
+
+@contextmanager
+def _reachable(
+    uri: str, hint: str = "Start it, or set registry.tracking_uri; then run the same command again."
+) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StageError(f"MLflow at {_public(uri)} failed: {reason}", hint) from error
+
+
+def _public(uri: str) -> str:
+    """Return a URI without a user name or password."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _quiet() -> None:
+    for name in ("mlflow", "alembic", "mlflow.utils.environment", "mlflow.store", "mlflow.pyfunc"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _version(found: Any) -> Version:
+    return Version(str(found.name), str(found.version), str(found.run_id), dict(found.tags))
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"smp_features=={__version__}", *(f"{name}=={version(name)}" for name in _REQUIREMENTS)]
+
+
+def _parameters(config: Config) -> dict[str, str]:
+    kept = config.model_dump(mode="json", include={"models", "features", "training", "registry"})
+    kept["registry"].pop("tracking_uri")  # may hold a password
+    found: dict[str, str] = {}
+
+    def flatten(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, below in value.items():
+                flatten(f"{prefix}.{name}" if prefix else name, below)
+        else:
+            found[prefix] = json.dumps(value) if isinstance(value, list) else str(value)
+
+    flatten("", kept)
+    return found
+
+
+def _metrics(results: Mapping[str, Any]) -> list[Metric]:
+    named: list[tuple[str, float | None, int]] = []
+    for entry in results["scores"]:
+        place = [entry["split"], *([] if entry["model"] == "model" else [entry["model"]])]
+        place += [] if entry["segment"] == "all" else [entry["segment"]]
+        prefix = "_".join(place).replace(" ", "_")
+        named.append((f"{prefix}_n", float(entry["n"]), 0))
+        for measure in ("src", "mae", "bias"):
+            named += [
+                (f"{prefix}_{measure}", entry[measure]["value"], 0),
+                (f"{prefix}_{measure}_low", entry[measure]["low"], 0),
+                (f"{prefix}_{measure}_high", entry[measure]["high"], 0),
+            ]
+    for fold in results["folds"]:
+        named += [(f"fold_{name}", fold[name], fold["fold"]) for name in ("n", "src", "mae", "bias", "rounds")]
+    for change in results["leave_out"]:
+        for measure in ("delta_src", "delta_mae"):
+            named.append((f"without_{change['name']}_{measure}", change[measure]["value"], 0))
+    if results["adapter"] is not None:
+        for curve in ("train_loss", "held_out_loss"):
+            named += [(f"adapter_{curve}", value, epoch) for epoch, value in enumerate(results["adapter"][curve])]
+    now = 0
+    return [Metric(name, float(value), now, step) for name, value, step in named if value is not None]

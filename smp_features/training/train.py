@@ -1,0 +1,223 @@
+"""The stage that trains: one training set and one training configuration make one registered model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from smp_features.config import Config
+from smp_features.errors import StageError
+from smp_features.runs import Phases, Summary
+from smp_features.tables import Lakehouse, canonical_json
+from smp_features.training import snapshot as snapshots
+from smp_features.training.adapter import Chunk, Epoch
+from smp_features.training.experiment import inputs_of, run_experiment
+from smp_features.training.figures import write_figures
+from smp_features.training.predictor import EXTRACTORS
+from smp_features.training.registry import INPUTS_KEY, TRAINING_KEY, Registry, Version, input_example
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = 1
+"""Raised whenever this package trains differently on the same rows and configuration; models are then made anew."""
+
+LIBRARIES = ("torch", "lightgbm", "scikit-learn", "petastorm")
+COMPLETE = "complete"
+
+
+def train(session: SparkSession, config: Config, *, run: str, force: bool = False) -> Summary:
+    """Train, validate, record and register one model, unless that very model is registered already.
+
+    Args:
+        session: A Spark session with Delta.
+        config: Its `training`, `features` and `registry`.
+        run: The run's id, a tag of the MLflow run.
+        force: Train even if the model is there.
+
+    Returns:
+        wanted, ok, computed: rows of the training set.
+
+    Raises:
+        StageError: The tracking server is down (nothing computed is lost), or the training set cannot be used.
+        SnapshotError: The rows read are not those of the snapshot.
+    """
+    lakehouse, phases = Lakehouse(session, config), Phases()
+    version = lakehouse.version("training_set")
+    with phases("registry"):
+        registry = Registry(config)
+        inputs_key = _hash([_table_id(lakehouse), version, training_recipe(config)])
+        found = None if force else registry.find(INPUTS_KEY, inputs_key)
+    if found is not None:
+        return _nothing_to_do(registry, found, version, phases)
+    with phases("hash"):
+        content = snapshots.content_key(lakehouse, version)
+        training_key = _hash([content, training_recipe(config)])
+    found = None if force else registry.find(TRAINING_KEY, training_key)
+    if found is not None:
+        registry.tag(found, INPUTS_KEY, inputs_key)
+        return _nothing_to_do(registry, found, version, phases)
+
+    work = Path(lakehouse.folder("staging", "models", training_key))
+    if force or not (work / COMPLETE).exists():
+        _compute(lakehouse, config, version, content, training_key, work, phases)
+    else:
+        logger.info("train: the model was computed before; only recording and registering are left")
+    results = json.loads((work / "results.json").read_text(encoding="utf-8"))
+    tags = {
+        TRAINING_KEY: training_key,
+        INPUTS_KEY: inputs_key,
+        "snapshot": content,
+        "run": run,
+        "training_set_version": str(results["versions"]["training_set"]),
+        "time_rules": results["time_rules"],
+        "external_used": str(results["external_used"]).lower(),
+        **results["fingerprints"],
+    }
+    with phases("record"):
+        registered = registry.publish(work, tags)
+        decision = registry.settle(registered)
+    shutil.rmtree(work)
+    rows = sum(results["rows"][name] for name in ("labelled", "gate"))
+    return Summary(
+        "train",
+        wanted=rows,
+        ok=rows,
+        computed=rows,
+        seconds=phases.seconds,
+        versions_read={"training_set": version},
+        message=f"{registered} ({decision}); {headline(results)}",
+        details=details(results),
+    )
+
+
+def training_recipe(config: Config) -> dict[str, Any]:
+    """Return everything but the rows that decides a model: configuration, code and libraries."""
+    return {
+        "code": CODE_VERSION,
+        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "training": config.training.model_dump(mode="json"),
+        "groups": config.features.groups,
+        "time_rules": config.features.time_rules,
+    }
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """Return the score that heads the report in one line, with its split and n."""
+    return _line(results["headline"])
+
+
+def details(results: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the other scores, the groups left out and the gate, a line each."""
+    others = [_line(entry) for entry in results["scores"] if entry != results["headline"]]
+    for change in results["leave_out"]:
+        src, mae = change["delta_src"], change["delta_mae"]
+        others.append(f"without {change['name']}: SRC {_change(src)}, MAE {_change(mae)}")
+    if results["external_used"]:
+        others.append("external profiles were used")
+    return tuple(others)
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    segment = "" if entry["segment"] == "all" else f", {entry['segment']}"
+    return (
+        f"{entry['split']}{segment}, {entry['model']}: SRC {_value(entry['src'])} "
+        f"MAE {_value(entry['mae'])} (n {entry['n']:,})"
+    )
+
+
+def _value(interval: Mapping[str, Any]) -> str:
+    return "undefined" if interval["value"] is None else f"{interval['value']:.3f}"
+
+
+def _change(interval: Mapping[str, Any]) -> str:
+    if interval["value"] is None or interval["low"] is None:
+        return "undefined"
+    noise = "" if interval["excludes_zero"] else ", within noise"
+    return f"{interval['value']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f}{noise})"
+
+
+def _compute(
+    lakehouse: Lakehouse, config: Config, version: int, content: str, training_key: str, work: Path, phases: Phases
+) -> None:
+    with phases("export"):
+        snapshot = snapshots.export(lakehouse, version, content)
+        fingerprints = _fingerprints(lakehouse, version)
+    with phases("read"):
+        rows = snapshots.read(snapshot)
+    inputs = inputs_of(config, snapshot)
+    with phases("train"):
+        made = run_experiment(rows, inputs, config, lambda columns: _epochs(snapshot, rows, columns), fingerprints)
+    results = made.results | {
+        "versions": {"training_set": snapshot.version},
+        "snapshot": content,
+        "training_key": training_key,
+    }
+    with phases("stage"):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        made.predictor.save(work / "model")
+        names = lakehouse.read("training_set", version).select("row_id", "pid", "uid").toPandas()
+        for name, frame in (("oof", made.out_of_fold), ("gate", made.gate)):
+            frame.merge(names, on="row_id", validate="one_to_one").to_parquet(work / f"{name}_predictions.parquet")
+        input_example(inputs, rows, fingerprints).to_parquet(work / "input_example.parquet")
+        (work / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_figures(results, made.out_of_fold, work / "figures")
+        (work / COMPLETE).touch()
+
+
+def _epochs(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequence[str]) -> Epoch:
+    """Give the rows that petastorm read, and compare their ids with the snapshot's after every epoch."""
+    chunk = {name: rows[name] for column in columns for name in (column, f"has_{column}")}
+    positions = pd.RangeIndex(len(rows["row_id"])).to_numpy()
+
+    def epoch() -> Iterator[Chunk]:
+        yield {"position": positions, **chunk}
+        snapshots.verify(snapshot, rows["row_id"][positions].astype("int64"))
+
+    return epoch
+
+
+def _fingerprints(lakehouse: Lakehouse, version: int) -> dict[str, str]:
+    found = (
+        lakehouse.read("training_set", version).agg(*(F.collect_set(name).alias(name) for name in EXTRACTORS)).head()
+    )
+    assert found is not None, "an aggregate without groups has one row"
+    for name in EXTRACTORS:
+        if len(found[name]) != 1:
+            raise StageError(
+                f"The training set mixes {len(found[name])} values of {name}.",
+                "Run `smp features` and `smp training-set` for one configuration first.",
+            )
+    return {name: str(found[name][0]) for name in EXTRACTORS}
+
+
+def _nothing_to_do(registry: Registry, found: Version, version: int, phases: Phases) -> Summary:
+    decision = registry.settle(found)
+    return Summary(
+        "train",
+        outcome="nothing_to_do",
+        seconds=phases.seconds,
+        versions_read={"training_set": version},
+        message=f"{found} was trained on these rows with this configuration already ({decision})",
+    )
+
+
+def _table_id(lakehouse: Lakehouse) -> str:
+    described = (
+        lakehouse.session.sql(f"DESCRIBE DETAIL {lakehouse.identifier('training_set')}").select("id").collect()[0]
+    )
+    return str(described["id"])
+
+
+def _hash(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(canonical_json(list(parts)).encode()).hexdigest()[:32]
