@@ -1,0 +1,249 @@
+"""One chunk as Spark jobs: compute its keys, run suspects alone, and leave a complete stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from smp_features import errors
+from smp_features.errors import ReconciliationError, SmpError, StageError
+from smp_features.extraction import statuses
+from smp_features.extraction.chunks import Chunk
+from smp_features.extraction.plan import Scope
+from smp_features.extraction.staging import Marker, chunk_folder, mark, spec_version, staged_schema
+from smp_features.extraction.watchdog import RECORD_BYTES
+from smp_features.extraction.worker import Task
+from smp_features.runs import is_local
+from smp_features.session import on_databricks
+from smp_features.tables import Lakehouse
+
+logger = logging.getLogger(__name__)
+
+MAX_SUBMISSIONS = 5
+"""Times a chunk's job is submitted when its workers keep dying. Each death costs one of a task's tries, and tells its
+successor what to leave out, so a job fails only when a task meets more deadly inputs than Spark allows it failures."""
+
+_RECORDS_PER_ROW = 4
+"""Notes of one input: preparing began and ended, computing began and ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all chunks of one extractor in one run share.
+
+    Attributes:
+        scope: The extractor, and the versions it reads.
+        task: What workers get; its notes folders are set per job.
+        keys: Keys to compute, as one column `key`.
+        run: The run.
+        slots: Tasks at a time.
+    """
+
+    scope: Scope
+    task: Task
+    keys: DataFrame
+    run: str
+    slots: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A chunk that is computed and waits to be published.
+
+    Attributes:
+        marker: Of its stage.
+        rows: Keys that came out, one way or another.
+        errors: Of these, the ones without features.
+        loads: Models loaded.
+        seconds: By phase, summed over tasks.
+    """
+
+    marker: Marker
+    rows: int
+    errors: int
+    loads: int
+    seconds: dict[str, float]
+
+
+@dataclass
+class _Stock:
+    keys: dict[str, int] = field(default_factory=dict)
+    suspects: list[str] = field(default_factory=list)
+    loads: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _WorkersLost(Exception):  # noqa: N818 - an event
+    """Workers died more often than Spark forgives one task."""
+
+
+def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
+    """Compute a chunk and stage it, complete with its marker.
+
+    Raises:
+        StageError: The job failed; the message names the cause.
+        ReconciliationError: Keys came out that were not asked for, or some did not come out.
+        ModelError: The model did not load in a worker.
+        DeviceError: A worker had no GPU.
+    """
+    target = job.scope.target
+    folder = chunk_folder(lakehouse, target, job.run, chunk.name)
+    keys = _within(job.keys, chunk)
+    parts = [_submit(lakehouse, job, chunk, folder, "all", lambda: _contents(lakehouse, job, chunk, keys), solo=False)]
+    stock = _take_stock(lakehouse, job.scope, folder, parts[0])
+    if stock.suspects:
+        logger.warning("%s: running %d suspects of a lost worker alone", target.name, len(stock.suspects))
+        suspects = lakehouse.session.createDataFrame([(key,) for key in stock.suspects], "key string")
+        spread = max(job.slots, len(stock.suspects))
+        alone = _contents(lakehouse, job, chunk, suspects).repartition(spread, target.key)
+        parts.append(_submit(lakehouse, job, chunk, folder, "solo", lambda: alone, solo=True))
+        stock = _add(stock, _take_stock(lakehouse, job.scope, folder, parts[1]))
+    rows = sum(stock.keys.values())
+    if rows != chunk.rows:
+        raise ReconciliationError(
+            f"{target.name}: {rows} of the {chunk.rows} keys of chunk {chunk.name} came out.",
+            f"Nothing of it was published. Check that {target.contents} holds them: run `smp ingest`, then again.",
+        )
+    marker = Marker(
+        name=target.name,
+        extractor=job.scope.fingerprint,
+        run=job.run,
+        chunk=chunk.name,
+        parts=tuple(parts),
+        rows=rows - sum(stock.keys.get(status, 0) for status in statuses.TRANSIENT),
+        shards=chunk.shards,
+        spec=spec_version(lakehouse, target),
+    )
+    mark(lakehouse, marker)
+    wrong = sum(count for status, count in stock.keys.items() if target.is_error(status))
+    return Staged(marker, rows, wrong, stock.loads, stock.seconds)
+
+
+def rows_in_progress(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> int:
+    """Estimate the rows of a chunk that are computed already, from the size of its workers' notes."""
+    folder = Path(_notes_folder(lakehouse, chunk_folder(lakehouse, job.scope.target, job.run, chunk.name)))
+    size = sum(path.stat().st_size for path in folder.glob("all-*/*") if path.exists())
+    return min(chunk.rows, size // (RECORD_BYTES * _RECORDS_PER_ROW))
+
+
+def _within(keys: DataFrame, chunk: Chunk) -> DataFrame:
+    keys = keys.where(F.col("key") >= chunk.low) if chunk.low else keys
+    return keys.where(F.col("key") < chunk.high) if chunk.high is not None else keys
+
+
+def _contents(lakehouse: Lakehouse, job: Job, chunk: Chunk, keys: DataFrame) -> DataFrame:
+    """Return key and content of some keys of a chunk, spread over the slots.
+
+    The keys are broadcast and the shards scanned, so that image bytes go from the file straight to the worker that
+    decodes them: tasks are file splits of like size, coalesced, never a shuffle. Texts are small, and dealt out evenly.
+    """
+    target = job.scope.target
+    found = (
+        lakehouse.read(target.contents, job.scope.versions[target.contents], chunk.shards)
+        .select(target.key, target.value)
+        .join(F.broadcast(keys.withColumnRenamed("key", target.key)), target.key, "left_semi")
+    )
+    return found.coalesce(job.slots) if target.contents == "images" else found.repartition(job.slots)
+
+
+def _submit(
+    lakehouse: Lakehouse,
+    job: Job,
+    chunk: Chunk,
+    folder: str,
+    name: str,
+    contents: Callable[[], DataFrame],
+    *,
+    solo: bool,
+) -> str:
+    """Run one job over contents, again while its workers die over inputs; return the name of its part."""
+    earlier: list[str] = []
+    for submission in range(MAX_SUBMISSIONS):
+        part = f"{name}-{submission}"
+        notes = f"{_notes_folder(lakehouse, folder)}/{part}"
+        task = replace(job.task, notes=notes, earlier_notes=tuple(earlier), solo=solo)
+        rows = contents().mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
+        try:
+            _write(rows, f"{folder}/{part}", job.scope.target.name)
+        except _WorkersLost as lost:
+            logger.warning("%s: chunk %s: %s; submitting it again", job.scope.target.name, chunk.name, lost)
+            earlier.append(notes)
+            continue
+        return part
+    raise StageError(
+        f"{job.scope.target.name}: workers died in {MAX_SUBMISSIONS} submissions of chunk {chunk.name}.",
+        "Earlier chunks are published. Look for memory limits and driver faults, then run the same command again.",
+    )
+
+
+def _notes_folder(lakehouse: Lakehouse, chunk: str) -> str:
+    # Notes are small appends, which object stores and Databricks volumes do not take: there each machine keeps its own.
+    if is_local(lakehouse.config.root) and not on_databricks():
+        return f"{chunk}/notes"
+    return f"{tempfile.gettempdir()}/smp_features_notes/{chunk.rsplit('staging/', 1)[-1]}"
+
+
+def _write(rows: DataFrame, folder: str, name: str) -> None:
+    try:
+        rows.write.parquet(folder)
+    except (PySparkException, Py4JError) as error:
+        text = str(error)
+        typed = re.search(r"smp_features\.errors\.(\w+): (.+)", text)
+        if typed is not None:
+            kind = getattr(errors, typed.group(1), StageError)
+            raise (kind if issubclass(kind, SmpError) else StageError)(typed.group(2).strip()) from error
+        if re.search(r"Python worker exited unexpectedly|ExecutorLostFailure|Connection reset", text):
+            raise _WorkersLost("its workers were lost") from error
+        raise StageError(
+            f"{name}: a Spark job failed: {_cause(text)}", "Published chunks stay; run the same command to continue."
+        ) from error
+
+
+def _cause(text: str) -> str:
+    """Return the line of a Java error that tells most: the last cause, else the first line."""
+    causes = re.findall(r"Caused by: (.+)", text)
+    line = causes[-1] if causes else text.strip().splitlines()[0] if text.strip() else "no message"
+    return str(line)[:300]
+
+
+def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _Stock:
+    key = scope.target.key
+    rows = lakehouse.session.read.schema(staged_schema(lakehouse, scope.target)).parquet(f"{folder}/{part}")
+    kept = F.col("status").isin(statuses.SUSPECT, statuses.MEASURED)
+    by_key = rows.groupBy(key).agg(
+        F.min("status").alias("status"), F.collect_list(F.when(kept, F.col("error"))).alias("e")
+    )
+    counted = by_key.groupBy("status").agg(
+        F.count("*").alias("keys"), F.collect_list(F.when(kept, F.struct(F.col(key).alias("key"), "e"))).alias("kept")
+    )
+    stock = _Stock()
+    for row in counted.collect():
+        if row["status"] == statuses.SUSPECT:
+            stock.suspects = sorted(entry["key"] for entry in row["kept"])
+        elif row["status"] == statuses.MEASURED:
+            for text in row["kept"][0]["e"]:
+                measured = json.loads(text)
+                stock.loads += measured["loads"]
+                for phase, seconds in measured["seconds"].items():
+                    stock.seconds[phase] = stock.seconds.get(phase, 0.0) + seconds
+        else:
+            stock.keys[row["status"]] = row["keys"]
+    return stock
+
+
+def _add(one: _Stock, other: _Stock) -> _Stock:
+    def total(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+        return {name: a.get(name, 0) + b.get(name, 0) for name in {*a, *b}}
+
+    seconds = {p: one.seconds.get(p, 0.0) + other.seconds.get(p, 0.0) for p in {*one.seconds, *other.seconds}}
+    return _Stock(total(one.keys, other.keys), other.suspects, one.loads + other.loads, seconds)

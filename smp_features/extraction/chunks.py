@@ -1,0 +1,74 @@
+"""How the keys left are cut into chunks: ranges of keys, sized from the measured speed to minutes of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A range of keys that is computed and published as one.
+
+    Attributes:
+        number: In order of cutting, from 0.
+        low: First leading digits, inclusive; empty for the beginning.
+        high: First leading digits that are not in it; null for the end.
+        rows: Keys left in the range.
+        shards: Shards that those keys lie in.
+    """
+
+    number: int
+    low: str
+    high: str | None
+    rows: int
+    shards: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its folder in staging."""
+        return f"{self.number:05d}-{self.low or '0'}"
+
+
+class Cutter:
+    """Cuts the keys left into chunks, one after the other.
+
+    Args:
+        left: Leading digits of keys to how many are left.
+        first_rows: Rows of a chunk while no speed is known.
+        minutes: Work in a chunk once it is.
+    """
+
+    def __init__(self, left: Mapping[str, int], first_rows: int, minutes: float) -> None:
+        self._left = sorted(left.items())
+        self._first_rows = first_rows
+        self._minutes = minutes
+        self._at = 0
+        self._number = 0
+
+    def cut(self, rows_per_second: float | None) -> Chunk | None:
+        """Return the next chunk, or None when nothing is left.
+
+        Args:
+            rows_per_second: Measured so far; None before the first chunk came back.
+        """
+        if self._at == len(self._left):
+            return None
+        size = self._first_rows if rows_per_second is None else max(1, int(rows_per_second * self._minutes * 60))
+        start, rows = self._at, 0
+        while self._at < len(self._left) and rows < size:
+            rows += self._left[self._at][1]
+            self._at += 1
+        rest = sum(count for _, count in self._left[self._at :])
+        if rest * 2 <= size:  # a small remainder is not worth a job, a stage and a publish of its own
+            self._at, rows = len(self._left), rows + rest
+        prefixes = [prefix for prefix, _ in self._left[start : self._at]]
+        chunk = Chunk(
+            number=self._number,
+            low=prefixes[0] if start else "",
+            high=self._left[self._at][0] if self._at < len(self._left) else None,
+            rows=rows,
+            shards=tuple(sorted({prefix[0] for prefix in prefixes})),
+        )
+        self._number += 1
+        return chunk

@@ -1,0 +1,205 @@
+"""A few chunks of one extractor computed at once, each published as it comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pyspark import inheritable_thread_target
+from pyspark.sql import DataFrame, SparkSession
+
+from smp_features.config import Config
+from smp_features.errors import DeviceError, SmpError
+from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress
+from smp_features.extraction.chunks import Chunk, Cutter
+from smp_features.extraction.plan import Ledger, Scope
+from smp_features.extraction.staging import publish
+from smp_features.extraction.worker import Task
+from smp_features.extractors.base import Extractor
+from smp_features.progress import reporter
+from smp_features.runs import Phases
+from smp_features.session import slots_of
+from smp_features.tables import Lakehouse
+
+ARROW_ROWS = {"images": 32, "texts": 1024}
+"""Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one."""
+
+POLL_S = 2.0
+"""Seconds between two looks at the progress of chunks in flight."""
+
+_ARROW_ROWS_KEY = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
+@dataclass
+class Progress:
+    """What was done for one extractor in this run.
+
+    Attributes:
+        rows: Keys that came out, one way or another.
+        loads: Models loaded in workers.
+        computing_s: Seconds from the first chunk's start to the last one's end.
+        phases: Seconds by phase; those of workers are summed over them.
+    """
+
+    rows: int = 0
+    loads: int = 0
+    computing_s: float = 0.0
+    phases: Phases = field(default_factory=Phases)
+
+    def add(self, staged: Staged) -> None:
+        """Count a chunk."""
+        self.rows += staged.rows
+        self.loads += staged.loads
+        for phase, seconds in staged.seconds.items():
+            self.phases.add(phase, seconds)
+
+
+def compute_missing(
+    lakehouse: Lakehouse,
+    config: Config,
+    extractor: Extractor,
+    scope: Scope,
+    ledger: Ledger,
+    keys: DataFrame,
+    run: str,
+    progress: Progress,
+) -> None:
+    """Compute the keys left in chunks, and publish each chunk as it comes back.
+
+    When a chunk fails, those in flight are still awaited and published before the failure is raised.
+
+    Args:
+        lakehouse: The tables.
+        config: Its `extraction` section says how the work is spread.
+        extractor: What computes.
+        scope: What is asked of it.
+        ledger: Counts of the keys left.
+        keys: The keys left, as one column `key`.
+        run: The run.
+        progress: Counts what was done.
+
+    Raises:
+        SmpError: As `compute_chunk` and `publish` do.
+    """
+    extraction, session = config.extraction, lakehouse.session
+    slots = slots_of(session, extraction.slots)
+    keys = keys.persist()
+    task = Task(
+        extractor=extractor,
+        fingerprint=scope.fingerprint,
+        key=scope.target.key,
+        device=extraction.device,
+        slots=_slots_of_machine(session, slots),
+        deadline_s=extraction.deadline_s,
+        notes="",
+    )
+    job = Job(scope, task, keys, run, slots)
+    cutter = Cutter(ledger.left, extraction.first_chunk_rows, extraction.chunk_minutes)
+    in_flight: dict[Future[Staged], Chunk] = {}
+    failure: SmpError | None = None
+    started = time.monotonic()
+    speed: float | None = None
+    shown = 0
+    tag = f"smp-extract-{uuid.uuid4().hex}"
+
+    def compute(chunk: Chunk) -> Staged:
+        session.sparkContext.addJobTag(tag)
+        return compute_chunk(lakehouse, job, chunk)
+
+    pool = ThreadPoolExecutor(extraction.chunks_in_flight, thread_name_prefix="chunk")
+    try:
+        with (
+            _arrow_rows(session, ARROW_ROWS[scope.target.contents]),
+            reporter(scope.target.name, ledger.to_compute) as bar,
+        ):
+            while True:
+                while failure is None and len(in_flight) < extraction.chunks_in_flight:
+                    chunk = cutter.cut(speed)
+                    if chunk is None:
+                        break
+                    # Wrapped in this thread, so that the chunk's thread inherits Spark's settings from it.
+                    in_flight[pool.submit(inheritable_thread_target(compute), chunk)] = chunk
+                if not in_flight:
+                    break
+                done, _ = wait(in_flight, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del in_flight[future]
+                    try:
+                        staged = future.result()
+                        with progress.phases("publish"):
+                            publish(lakehouse, staged.marker)
+                    except SmpError as error:
+                        failure = failure or error
+                        continue
+                    progress.add(staged)
+                    speed = progress.rows / max(time.monotonic() - started, 1e-9)
+                    bar.advance(0, errors=staged.errors)
+                seen = progress.rows + sum(rows_in_progress(lakehouse, job, chunk) for chunk in in_flight.values())
+                bar.advance(max(0, seen - shown))
+                shown = max(seen, shown)
+    finally:
+        if in_flight:  # interrupted: do not leave models running behind
+            session.sparkContext.cancelJobsWithTag(tag)
+        pool.shutdown(wait=True, cancel_futures=True)
+        keys.unpersist()
+        progress.computing_s += time.monotonic() - started
+    if failure is not None:
+        raise failure
+
+
+def check_device(session: SparkSession, config: Config) -> None:
+    """Refuse to start on GPUs that Spark does not schedule.
+
+    Raises:
+        DeviceError: `extraction.device` is gpu and the session has no GPU per task.
+    """
+    if config.extraction.device != "gpu":
+        return
+    if session.sparkContext.getConf().get("spark.task.resource.gpu.amount") is None:
+        raise DeviceError(
+            "extraction.device is gpu, and this Spark session schedules no GPUs.",
+            "Set spark.task.resource.gpu.amount and spark.executor.resource.gpu.amount (local[*] cannot schedule GPUs, "
+            "local-cluster can), or extraction.device: cpu.",
+        )
+
+
+def _slots_of_machine(session: SparkSession, slots: int) -> int:
+    """Return how many tasks share one machine's cores: all of them on a local master, else those of one executor."""
+    context = session.sparkContext
+    if str(context.master).startswith("local[") or context.master == "local":
+        return slots
+    settings = context.getConf()
+
+    def number(key: str, default: str) -> float:
+        return float(settings.get(key, default) or default)
+
+    gpus_of_task = number("spark.task.resource.gpu.amount", "0")
+    if gpus_of_task:
+        return max(1, int(number("spark.executor.resource.gpu.amount", "1") / gpus_of_task))
+    return max(1, int(number("spark.executor.cores", "1") / number("spark.task.cpus", "1")))
+
+
+_arrow_users: list[int] = []
+_arrow_before: list[str] = []
+_arrow_lock = threading.Lock()
+
+
+@contextmanager
+def _arrow_rows(session: SparkSession, rows: int) -> Iterator[None]:
+    """Bound the session's Arrow batches while inside; of several users the smallest wins, the last one restores."""
+    with _arrow_lock:
+        if not _arrow_users:
+            _arrow_before[:] = [session.conf.get(_ARROW_ROWS_KEY) or "10000"]
+        _arrow_users.append(rows)
+        session.conf.set(_ARROW_ROWS_KEY, str(min(_arrow_users)))
+    try:
+        yield
+    finally:
+        with _arrow_lock:
+            _arrow_users.remove(rows)
+            session.conf.set(_ARROW_ROWS_KEY, str(min(_arrow_users)) if _arrow_users else _arrow_before[0])

@@ -1,0 +1,191 @@
+"""What is wanted, done, given up and left, worked out on keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from smp_features.extraction import statuses
+from smp_features.extraction.targets import Target
+from smp_features.tables import Lakehouse
+
+PREFIX_DIGITS = 3
+"""Leading hex digits by which left keys are counted, so 4096 counts at most: the grain of chunks."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What is asked of one extractor: everything that decides the ledger.
+
+    Attributes:
+        target: The extractor's place among the tables.
+        fingerprint: Of the configured extractor.
+        caption_fingerprint: Of the configured captioner, whose captions `clip_text` reads.
+        versions: Table to the Delta version that is read.
+        max_attempts: Transient failures after which a key is given up.
+    """
+
+    target: Target
+    fingerprint: str
+    caption_fingerprint: str
+    versions: Mapping[str, int]
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Counts of an extractor's keys.
+
+    Attributes:
+        done: Rows in the feature table by status.
+        given_up: Keys that failed transiently as often as allowed.
+        left: Keys to compute, by their leading digits.
+        refused: Keys left whose content was found unusable when it was read in: rows without computing.
+        unknown: Keys left that the table of contents does not hold.
+    """
+
+    done: Mapping[str, int] = field(default_factory=dict)
+    given_up: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
+    refused: int = 0
+    unknown: int = 0
+
+    @property
+    def to_compute(self) -> int:
+        """Keys to compute."""
+        return sum(self.left.values())
+
+    @property
+    def to_do(self) -> int:
+        """Keys without a row that are not given up."""
+        return self.to_compute + self.refused + self.unknown
+
+    @property
+    def ok(self) -> int:
+        """Keys with features."""
+        return self.done.get(statuses.OK, 0)
+
+    @property
+    def failed(self) -> int:
+        """Keys with a permanent status."""
+        return sum(self.done.values()) - self.ok
+
+    @property
+    def wanted(self) -> int:
+        """All keys."""
+        return sum(self.done.values()) + self.given_up + self.to_do
+
+
+def keys_wanted(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
+    """Return the distinct keys that an extractor is wanted for, as one column `key`."""
+    posts = lakehouse.read("posts", scope.versions["posts"])
+    if scope.target.contents == "images":
+        return posts.where("image_key IS NOT NULL").select(F.col("image_key").alias("key")).distinct()
+    titles = posts.select(F.col("title_key").alias("key"))
+    if scope.target.name != "clip_text":
+        return titles.distinct()
+    captions = (
+        lakehouse.read("captions", scope.versions["captions"])
+        .where((F.col("extractor") == scope.caption_fingerprint) & (F.col("status") == statuses.OK))
+        .join(posts.select("image_key"), "image_key", "left_semi")
+        .select(F.col("text_key").alias("key"))
+    )
+    return titles.union(captions).distinct()
+
+
+def keys_by_state(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
+    """Return every wanted key with where it stands.
+
+    Returns:
+        Columns `key`; `status`, of its row, null without one; `given_up`, whether it may not be tried again;
+        `content`, the status of the content, null if there is none.
+    """
+    target = scope.target
+    done = (
+        lakehouse.read(target.table, scope.versions[target.table])
+        .where(F.col("extractor") == scope.fingerprint)
+        .select(F.col(target.key).alias("key"), "status")
+    )
+    contents = lakehouse.read(target.contents, scope.versions[target.contents]).select(
+        F.col(target.key).alias("key"),
+        (F.col("status") if target.contents == "images" else F.lit(statuses.OK)).alias("content"),
+    )
+    joined = keys_wanted(lakehouse, scope).join(done, "key", "left").join(_tries(lakehouse, scope), "key", "left")
+    given_up = F.col("status").isNull() & (F.coalesce("tries", F.lit(0)) >= scope.max_attempts)
+    return joined.join(contents, "key", "left").select("key", "status", given_up.alias("given_up"), "content")
+
+
+def to_compute(states: DataFrame) -> DataFrame:
+    """Return the keys of `keys_by_state` that a model must compute."""
+    return states.where(F.col("status").isNull() & ~F.col("given_up") & (F.col("content") == statuses.OK)).select("key")
+
+
+def refused_contents(states: DataFrame) -> DataFrame:
+    """Return the keys of `keys_by_state` whose content is unusable and has no row yet."""
+    return states.where(F.col("status").isNull() & (F.col("content") != statuses.OK)).select("key")
+
+
+def take_stock(states: DataFrame) -> Ledger:
+    """Count the keys of `keys_by_state`, in one Spark job."""
+    left = F.col("status").isNull() & ~F.col("given_up")
+    refused = F.col("status").isNull() & (F.col("content") != statuses.OK)
+    rows = (
+        states.select(
+            F.when(F.col("status").isNotNull(), "done")
+            .when(refused, "refused")
+            .when(F.col("given_up"), "given_up")
+            .when(F.col("content").isNull(), "unknown")
+            .otherwise("left")
+            .alias("state"),
+            "status",
+            F.when(left & ~refused, F.substring("key", 1, PREFIX_DIGITS)).alias("prefix"),
+        )
+        .groupBy("state", "status", "prefix")
+        .count()
+        .collect()
+    )
+
+    def total(state: str) -> int:
+        return sum(row["count"] for row in rows if row["state"] == state)
+
+    return Ledger(
+        done={row["status"]: row["count"] for row in rows if row["state"] == "done"},
+        given_up=total("given_up"),
+        left={row["prefix"]: row["count"] for row in rows if row["state"] == "left"},
+        refused=total("refused"),
+        unknown=total("unknown"),
+    )
+
+
+def _tries(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
+    """Return key and transient failures since its last reset, or the whole stage's."""
+    stage, extractor = F.col("stage"), F.col("extractor")
+    attempts = lakehouse.read("attempts", scope.versions["attempts"]).where(
+        (stage == scope.target.name) & (extractor.isNull() | (extractor == scope.fingerprint))
+    )
+    is_reset = F.col("status") == statuses.RESET
+    resets = attempts.where(is_reset)
+    of_stage = resets.where("key IS NULL").agg(F.max("at").alias("_stage_reset"))
+    of_key = resets.where("key IS NOT NULL").groupBy("key").agg(F.max("at").alias("_key_reset"))
+    since = F.greatest("_stage_reset", "_key_reset")  # ignores nulls; null when neither was reset
+    return (
+        attempts.where(~is_reset)
+        .join(F.broadcast(of_key), "key", "left")
+        .crossJoin(F.broadcast(of_stage))
+        .where(since.isNull() | (F.col("at") > since))
+        .groupBy("key")
+        .agg(F.count("*").alias("tries"))
+    )
+
+
+def read_versions(lakehouse: Lakehouse, targets: Iterable[Target]) -> dict[str, int]:
+    """Return the latest version of every table that the ledgers of these targets read."""
+    return lakehouse.versions(sorted({table for target in targets for table in target.inputs}))
+
+
+def changed_versions(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return the tables whose version is not what it was, with the new one."""
+    return {table: version for table, version in after.items() if before.get(table) != version}

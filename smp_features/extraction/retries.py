@@ -1,0 +1,47 @@
+"""Forgetting failures, so that the next run tries them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from smp_features.config import Config
+from smp_features.errors import UsageError
+from smp_features.extraction import statuses
+from smp_features.extraction.plan import changed_versions
+from smp_features.extraction.targets import chosen
+from smp_features.extractors import build_extractors
+from smp_features.runs import Summary
+from smp_features.tables import Lakehouse
+
+
+def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str] = (), *, run: str) -> Summary:
+    """Forget an extractor's transient failures, and permanent ones of named statuses.
+
+    Args:
+        session: A Spark session with Delta.
+        config: Decides the fingerprint whose rows are meant.
+        stage: Extractor name, with or without `extract/`.
+        named: Permanent statuses whose rows are deleted, such as `model_error`.
+        run: The run id.
+
+    Raises:
+        UsageError: There is no such extractor, or `ok` is named.
+    """
+    (target,) = chosen([stage.removeprefix("extract/")])
+    if statuses.OK in named:
+        raise UsageError("Rows with status 'ok' are not failures and are not forgotten.")
+    lakehouse = Lakehouse(session, config)
+    fingerprint = build_extractors(config.models)[target.name].fingerprint
+    before = lakehouse.versions([target.table, "attempts"])
+    reset = {"stage": target.name, "status": statuses.RESET, "run": run, "at": datetime.now(UTC)}
+    lakehouse.append("attempts", [reset])
+    if named:
+        lakehouse.delete(target.table, (F.col("extractor") == fingerprint) & F.col("status").isin(*named))
+    written = changed_versions(before, lakehouse.versions(before))
+    what = f"transient failures and rows with status {', '.join(named)}" if named else "transient failures"
+    message = f"{target.name}: {what} are forgotten; run `smp extract {target.name}` to try them again."
+    return Summary(f"retry/{target.name}", versions_read=before, versions_written=written, message=message)

@@ -1,0 +1,238 @@
+"""The stage `extract`: per extractor, plan what is missing, have it computed and published, account for every key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from smp_features.config import Config
+from smp_features.errors import ReconciliationError, SmpError, StageError
+from smp_features.extraction import statuses
+from smp_features.extraction.in_flight import Progress, check_device, compute_missing
+from smp_features.extraction.plan import (
+    Ledger,
+    Scope,
+    changed_versions,
+    keys_by_state,
+    keys_wanted,
+    read_versions,
+    refused_contents,
+    take_stock,
+    to_compute,
+)
+from smp_features.extraction.staging import forget_run, marked, publish, sweep
+from smp_features.extraction.targets import Target, chosen
+from smp_features.extractors import build_extractors
+from smp_features.extractors.base import Extractor
+from smp_features.runs import Summary
+from smp_features.tables import Lakehouse, canonical_json
+
+logger = logging.getLogger(__name__)
+
+
+class ExtractionFailed(StageError):  # noqa: N818 - what happened to the stage
+    """One or more extractors failed; what was computed is published.
+
+    Attributes:
+        summaries: Of all extractors that ran, failed ones included.
+    """
+
+    def __init__(self, message: str, hint: str | None, summaries: Sequence[Summary]) -> None:
+        super().__init__(message, hint)
+        self.summaries = list(summaries)
+
+
+def extract(session: SparkSession, config: Config, names: Sequence[str] | None = None, *, run: str) -> list[Summary]:
+    """Compute every feature that is missing for the contents that current posts refer to.
+
+    Stages that an earlier run completed are published first. Nothing missing: no model is loaded, no version written.
+
+    Args:
+        session: A Spark session with Delta.
+        config: `models` decides the extractors, `extraction` how the work is spread.
+        names: Only these extractors; None means all, in the order of `TARGETS`.
+        run: The run id, for `attempts` and staging.
+
+    Returns:
+        One summary per extractor, named `extract/caption` and so on.
+
+    Raises:
+        UsageError: There is no such extractor.
+        ModelError: A needed model cannot be loaded; nothing was written.
+        DeviceError: A GPU is configured and Spark has none to give.
+        ExtractionFailed: Keys do not reconcile, jobs failed, or too many inputs are in error; carries the summaries.
+    """
+    lakehouse = Lakehouse(session, config)
+    targets = chosen(names)
+    extractors = build_extractors(config.models)
+    fingerprints = {name: extractor.fingerprint for name, extractor in extractors.items()}
+    check_device(session, config)
+
+    waiting = marked(lakehouse, targets)
+    versions = read_versions(lakehouse, targets)
+    scopes = {t.name: scope_of(t, fingerprints, versions, config) for t in targets}
+    ledgers = {name: take_stock(keys_by_state(lakehouse, scope)) for name, scope in scopes.items()}
+    needed = {name for name, ledger in ledgers.items() if ledger.to_compute}
+    if "caption" in needed and "clip_text" in scopes:
+        needed.add("clip_text")  # new captions are new texts
+    for name in needed:
+        extractors[name].check()
+
+    published = {marker.target.name for marker in waiting if publish(lakehouse, marker)}
+    for marker in waiting:
+        forget_run(lakehouse, marker.target, marker.run)
+    sweep(lakehouse, targets, config.extraction.staging_max_age_h)
+
+    summaries: list[Summary] = []
+    changed = bool(published)
+    for target in targets:
+        scope, ledger = scopes[target.name], ledgers[target.name]
+        if changed:
+            scope = scope_of(target, fingerprints, read_versions(lakehouse, [target]), config)
+            ledger = take_stock(keys_by_state(lakehouse, scope))
+        try:
+            summary = _extract_one(lakehouse, config, extractors[target.name], scope, ledger, run)
+        except StageError as error:
+            failed = Summary(stage=target.stage, outcome="failed", message=error.message)
+            raise ExtractionFailed(error.message, error.hint, [*summaries, failed]) from error
+        if target.name in published:
+            summary = _with_recovered(summary)
+        changed = changed or (target.name == "caption" and bool(summary.versions_written))
+        summaries.append(summary)
+    failures = [summary for summary in summaries if summary.outcome == "failed"]
+    if failures:
+        hint = "What was computed is published. See `smp errors`; then run the same command again."
+        raise ExtractionFailed(" ".join(f"{s.stage}: {s.message}" for s in failures), hint, summaries)
+    return summaries
+
+
+def scope_of(target: Target, fingerprints: Mapping[str, str], versions: Mapping[str, int], config: Config) -> Scope:
+    """Return what is asked of one extractor at given table versions."""
+    read = {table: versions[table] for table in target.inputs}
+    return Scope(target, fingerprints[target.name], fingerprints["caption"], read, config.extraction.max_attempts)
+
+
+# -- one extractor ------------------------------------------------------------------------------------------------
+
+
+def _extract_one(
+    lakehouse: Lakehouse, config: Config, extractor: Extractor, scope: Scope, ledger: Ledger, run: str
+) -> Summary:
+    target = scope.target
+    if not ledger.to_do:
+        return _summarise(config, scope, ledger, Progress(), {})
+    tables = dict.fromkeys((*target.inputs, "texts", "extractors"))
+    before = dict(scope.versions) | lakehouse.versions(table for table in tables if table not in scope.versions)
+    progress = Progress()
+    states = keys_by_state(lakehouse, scope)
+    with progress.phases("publish"):
+        _describe(lakehouse, extractor, scope)
+        if ledger.refused:
+            _publish_refused(lakehouse, scope, refused_contents(states))
+    if ledger.to_compute:
+        _check_outputs(lakehouse, extractor, target)
+        compute_missing(lakehouse, config, extractor, scope, ledger, to_compute(states), run, progress)
+        forget_run(lakehouse, target, run)
+    after = scope_of(
+        target,
+        {target.name: scope.fingerprint, "caption": scope.caption_fingerprint},
+        read_versions(lakehouse, [target]),
+        config,
+    )
+    with progress.phases("reconcile"):
+        final = take_stock(keys_by_state(lakehouse, after))
+        wanted = keys_wanted(lakehouse, after).count()
+    if final.wanted != wanted:
+        raise ReconciliationError(
+            f"{target.name}: {wanted} keys are wanted and {final.wanted} are accounted for in {target.table}.",
+            f"Look for duplicate keys: SELECT {target.key}, count(*) FROM {target.table} GROUP BY ALL.",
+        )
+    progress.rows += ledger.refused
+    return _summarise(config, after, final, progress, changed_versions(before, lakehouse.versions(before)))
+
+
+def _publish_refused(lakehouse: Lakehouse, scope: Scope, keys: DataFrame) -> None:
+    """Give images that were unusable when they were read in their row, with the status found then."""
+    target = scope.target
+    spec = lakehouse.spec(target.table)
+    contents = lakehouse.read(target.contents, scope.versions[target.contents]).select(target.key, "status", "error")
+    rows = contents.join(keys.withColumnRenamed("key", target.key), target.key, "left_semi")
+    rows = rows.withColumn("extractor", F.lit(scope.fingerprint)).withColumn("computed_at", F.current_timestamp())
+    for column in spec.columns:
+        if column.name not in (*rows.columns, "shard"):
+            rows = rows.withColumn(column.name, F.lit(None).cast(column.sql_type))
+    lakehouse.insert_new(target.table, rows)
+
+
+def _describe(lakehouse: Lakehouse, extractor: Extractor, scope: Scope) -> None:
+    """Note what is behind a fingerprint, the first time it is used."""
+    known = lakehouse.read("extractors").where(F.col("extractor") == scope.fingerprint)
+    if known.isEmpty():
+        description = canonical_json(extractor.description())
+        row = [(scope.fingerprint, scope.target.name, description, datetime.now(UTC))]
+        lakehouse.insert_new("extractors", lakehouse.session.createDataFrame(row, lakehouse.schema("extractors")))
+
+
+def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress, written: Mapping[str, int]) -> Summary:
+    target = scope.target
+    wrong = sum(count for status, count in ledger.done.items() if target.is_error(status))
+    limit = config.extraction.max_error_share
+    message = _message(target, ledger, progress)
+    failed = False
+    if ledger.unknown:
+        failed = True
+        message += f"; {ledger.unknown:,} keys that posts refer to are not in {target.contents}: run `smp ingest`"
+    if wrong > limit * ledger.wanted:
+        failed = True
+        message += f"; {wrong:,} of {ledger.wanted:,} in error, more than extraction.max_error_share {limit:g}"
+    worked = bool(progress.rows or written)
+    return Summary(
+        stage=target.stage,
+        outcome="failed" if failed else "done" if worked else "nothing_to_do",
+        wanted=ledger.wanted,
+        ok=ledger.ok,
+        failed=ledger.failed,
+        left=ledger.to_do,
+        given_up=ledger.given_up,
+        computed=progress.rows,
+        model_loads=progress.loads,
+        seconds=progress.phases.seconds,
+        versions_read=dict(scope.versions),
+        versions_written=dict(written),
+        message=message + ".",
+        details=tuple(f"{n:,} {status}" for status, n in sorted(ledger.done.items()) if status != statuses.OK),
+    )
+
+
+def _message(target: Target, ledger: Ledger, progress: Progress) -> str:
+    if progress.rows:
+        said = f"{progress.rows:,} {target.noun} computed"
+        if progress.computing_s:
+            said += f" at {progress.rows / progress.computing_s:,.1f} rows/s, {progress.loads} model loads"
+    else:
+        said = f"nothing to do, {ledger.ok:,} {target.noun} are there"
+    if ledger.failed:
+        said += f"; {ledger.failed:,} inputs cannot be used"
+    if ledger.to_compute:
+        said += f"; {ledger.to_compute:,} left after transient failures, run again to try them"
+    if ledger.given_up:
+        said += f"; {ledger.given_up:,} given up, `smp retry --stage {target.name}` to try them again"
+    return said
+
+
+def _with_recovered(summary: Summary) -> Summary:
+    outcome = "done" if summary.outcome == "nothing_to_do" else summary.outcome
+    return replace(summary, outcome=outcome, message="published what an earlier run had computed; " + summary.message)
+
+
+def _check_outputs(lakehouse: Lakehouse, extractor: Extractor, target: Target) -> None:
+    given = {"shard", target.key, "extractor", "text_key", "status", "error", "computed_at"}
+    expected = tuple(name for name in lakehouse.spec(target.table).column_names if name not in given)
+    returned = tuple(column.name for column in extractor.outputs)
+    if returned != expected:
+        raise SmpError(f"Extractor {target.name} returns {returned}, and table {target.table} holds {expected}.")

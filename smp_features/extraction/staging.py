@@ -1,0 +1,242 @@
+"""Computed rows wait as files until they are published: marked when complete, inserted once, removed marker first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from smp_features.errors import ReconciliationError
+from smp_features.extraction import statuses
+from smp_features.extraction.storage import Storage
+from smp_features.extraction.targets import TARGETS, Target
+from smp_features.tables import Lakehouse, canonical_json
+
+logger = logging.getLogger(__name__)
+
+MARKER = ".json"
+
+_publishing: dict[str, threading.Lock] = {}
+_publishing_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Says that a stage is complete, and what it must hold.
+
+    Attributes:
+        name: The extractor's name.
+        extractor: Its fingerprint.
+        run: The run that computed it.
+        chunk: The chunk's folder, beside the marker.
+        parts: Folders of Parquet files in it.
+        rows: Distinct keys with rows to publish.
+        shards: Shards of those keys.
+        spec: Version of the feature table's columns.
+    """
+
+    name: str
+    extractor: str
+    run: str
+    chunk: str
+    parts: tuple[str, ...]
+    rows: int
+    shards: tuple[str, ...]
+    spec: str
+
+    @property
+    def target(self) -> Target:
+        """The extractor's place among the tables."""
+        return TARGETS[self.name]
+
+    def folder(self, lakehouse: Lakehouse) -> str:
+        """Return the folder of the chunk."""
+        return chunk_folder(lakehouse, self.target, self.run, self.chunk)
+
+    def path(self, lakehouse: Lakehouse) -> str:
+        """Return the path of the marker itself."""
+        return self.folder(lakehouse) + MARKER
+
+
+def chunk_folder(lakehouse: Lakehouse, target: Target, run: str, chunk: str) -> str:
+    """Return where a chunk is staged."""
+    return lakehouse.folder("staging", target.table, run, chunk)
+
+
+def staged_schema(lakehouse: Lakehouse, target: Target) -> StructType:
+    """Return the columns of staged rows: the key, the extractor's outputs, `status`, `error`, `computed_at`."""
+    derived = {"shard", "extractor"} | ({"text_key"} if target.table == "captions" else set())
+    return lakehouse.schema(target.table, [c for c in lakehouse.spec(target.table).column_names if c not in derived])
+
+
+def spec_version(lakehouse: Lakehouse, target: Target) -> str:
+    """Return a short hash of a feature table's columns; rows staged under another are computed again."""
+    columns = [[c.name, c.sql_type] for c in lakehouse.spec(target.table).columns]
+    return hashlib.sha256(canonical_json(columns).encode()).hexdigest()[:12]
+
+
+def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterable[str]) -> DataFrame:
+    """Return staged rows, without a task's measurements and without suspects, whom a later part decides on."""
+    reader = lakehouse.session.read.schema(staged_schema(lakehouse, target))
+    rows = reader.parquet(*(f"{folder}/{part}" for part in parts))
+    return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
+
+
+def mark(lakehouse: Lakehouse, marker: Marker) -> None:
+    """Declare a stage complete."""
+    Storage(lakehouse.session).write_text(marker.path(lakehouse), json.dumps(asdict(marker)))
+
+
+def marked(lakehouse: Lakehouse, targets: Iterable[Target]) -> list[Marker]:
+    """Return the complete stages that wait to be published, oldest run first."""
+    storage = Storage(lakehouse.session)
+    found = []
+    for target in targets:
+        base = lakehouse.folder("staging", target.table)
+        for run in storage.entries(base):
+            for entry in storage.entries(f"{base}/{run.name}"):
+                if entry.name.endswith(MARKER):
+                    marker = _read_marker(storage, f"{base}/{run.name}/{entry.name}")
+                    if marker is not None:
+                        found.append(marker)
+    return sorted(found, key=lambda marker: (marker.run, list(TARGETS).index(marker.name), marker.chunk))
+
+
+def publish(lakehouse: Lakehouse, marker: Marker) -> bool:
+    """Insert a complete stage's rows and note its transient failures, then remove the marker, then the files.
+
+    Captions' texts go into `texts` before the captions, so that no caption ever lacks its text. Repeating it after a
+    kill at any point changes nothing more.
+
+    Returns:
+        Whether it was published here; False when somebody else did, or when it was made for other columns.
+
+    Raises:
+        ReconciliationError: The files do not hold the keys that the marker promises; they were removed.
+    """
+    storage = Storage(lakehouse.session)
+    target, folder, path = marker.target, marker.folder(lakehouse), marker.path(lakehouse)
+    with _lock(lakehouse, target.table):
+        if not storage.exists(path):
+            return False
+        if marker.spec != spec_version(lakehouse, target):
+            logger.warning("%s: a stage of run %s has other columns and is dropped", target.table, marker.run)
+            _remove(storage, path, folder)
+            return False
+        try:
+            _insert(lakehouse, marker, folder)
+        except ReconciliationError:
+            _remove(storage, path, folder)
+            raise
+        except PySparkException:
+            if storage.exists(path):
+                raise
+            return False  # another driver published it first and removed the files
+        _remove(storage, path, folder)
+    return True
+
+
+def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> int:
+    """Remove stages that were never completed and are older than this, and runs' folders that are empty.
+
+    Returns:
+        Stages removed.
+    """
+    storage = Storage(lakehouse.session)
+    oldest = time.time() - max_age_h * 3600
+    removed = 0
+    for target in targets:
+        base = lakehouse.folder("staging", target.table)
+        for run in storage.entries(base):
+            within = storage.entries(f"{base}/{run.name}")
+            complete = {entry.name.removesuffix(MARKER) for entry in within if entry.name.endswith(MARKER)}
+            stale = []
+            for entry in within:
+                if entry.is_folder and entry.name not in complete:
+                    times = [child.modified_s for child in storage.entries(f"{base}/{run.name}/{entry.name}")]
+                    if max([entry.modified_s, *times]) <= oldest:
+                        stale.append(entry.name)
+            for name in stale:
+                logger.info("%s: removing unfinished staging of run %s", target.table, run.name)
+                storage.remove(f"{base}/{run.name}/{name}")
+            removed += len(stale)
+            if len(stale) == len(within) and run.modified_s <= oldest:
+                storage.remove(f"{base}/{run.name}")
+    return removed
+
+
+def forget_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
+    """Remove a run's folder when all its stages are published."""
+    storage = Storage(lakehouse.session)
+    folder = lakehouse.folder("staging", target.table, run)
+    if not storage.entries(folder):
+        storage.remove(folder)
+
+
+def _insert(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
+    target = marker.target
+    staged = read_staged(lakehouse, target, folder, marker.parts)
+    is_transient = F.col("status").isin(*statuses.TRANSIENT)
+    rows = staged.where(~is_transient).withColumn("extractor", F.lit(marker.extractor))
+    counted = staged.agg(
+        F.count_distinct(F.when(~is_transient, F.col(target.key))).alias("keys"),
+        F.collect_list(F.when(is_transient, F.struct(F.col(target.key).alias("key"), "status"))).alias("transient"),
+    ).head()
+    if counted is None or counted["keys"] != marker.rows:
+        raise ReconciliationError(
+            f"A stage for {target.table} holds {counted and counted['keys']} keys, its marker promises {marker.rows}.",
+            "It was removed and nothing of it published; run the same command again to compute it anew.",
+        )
+    if target.table == "captions":
+        rows = rows.withColumn("text_key", F.sha2("caption", 256))
+        texts = rows.where(F.col("status") == statuses.OK).select("text_key", F.col("caption").alias("text"))
+        lakehouse.insert_new("texts", texts)
+    if marker.rows:
+        lakehouse.insert_new(target.table, rows, marker.shards)
+    _note_attempts(lakehouse, marker, [(row["key"], row["status"]) for row in counted["transient"]])
+
+
+def _note_attempts(lakehouse: Lakehouse, marker: Marker, failures: list[tuple[str, str]]) -> None:
+    if not failures:
+        return
+    # A key is tried once in a run, so an attempt noted before a kill is not noted again by the repeat.
+    noted = lakehouse.read("attempts").where(
+        (F.col("run") == marker.run) & (F.col("stage") == marker.name) & (F.col("extractor") == marker.extractor)
+    )
+    known = {row["key"] for row in noted.select("key").collect()}
+    now = datetime.now(UTC)
+    same = {"stage": marker.name, "extractor": marker.extractor, "run": marker.run, "at": now}
+    lakehouse.append("attempts", [{"key": k, "status": s, **same} for k, s in failures if k not in known])
+
+
+def _read_marker(storage: Storage, path: str) -> Marker | None:
+    text = storage.read_text(path)
+    if text is None:
+        return None
+    try:
+        fields = json.loads(text)
+        marker = Marker(**fields | {"parts": tuple(fields["parts"]), "shards": tuple(fields["shards"])})
+        return marker if marker.name in TARGETS else None
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s is not a marker of this version; its stage is left to the sweep", path)
+        return None
+
+
+def _remove(storage: Storage, marker: str, folder: str) -> None:
+    storage.remove(marker)
+    storage.remove(folder)
+
+
+def _lock(lakehouse: Lakehouse, table: str) -> threading.Lock:
+    with _publishing_guard:
+        return _publishing.setdefault(lakehouse.identifier(table), threading.Lock())

@@ -1,0 +1,197 @@
+"""What a worker has in hand, noted where its successor finds it, and the watch that ends a worker stuck over it.
+
+Notes are written before each piece of work, so they also tell what a worker held that crashed or was killed. They are
+plain appends of fixed-size records to a file on a disk that survives the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from smp_features.extraction import statuses
+
+logger = logging.getLogger(__name__)
+
+EXIT_OVERDUE = 75
+"""Exit status of a worker ended by its watch."""
+
+KEY_DIGITS = 16
+"""Leading digits of a content key in a note; a chance collision only makes a neighbour run alone once."""
+
+RECORD_BYTES = KEY_DIGITS + 2
+
+_BEGAN, _ENDED, _OVERDUE, _LOADED = b"+", b"-", b"!", b"L"
+
+
+@dataclass
+class Found:
+    """What the notes of dead workers say.
+
+    Attributes:
+        status: Leading key digits to `timeout` or `worker_lost`.
+        loads: Models that those workers loaded.
+    """
+
+    status: dict[str, str] = field(default_factory=dict)
+    loads: int = 0
+
+    def of(self, key: str) -> str | None:
+        """Return what a content key is suspected of, or None."""
+        return self.status.get(key[:KEY_DIGITS])
+
+
+class Notes:
+    """The notes of one attempt at one task.
+
+    Args:
+        folder: Of this job's notes.
+        partition: The task.
+        attempt: The attempt, unique in the job.
+    """
+
+    def __init__(self, folder: str, partition: int, attempt: int) -> None:
+        self._path = Path(folder) / f"{partition}-{attempt}"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
+
+    def began(self, keys: Iterable[str]) -> None:
+        """Note that work on these keys begins."""
+        self._write(_BEGAN, keys)
+
+    def ended(self, keys: Iterable[str]) -> None:
+        """Note that it ended, well or not."""
+        self._write(_ENDED, keys)
+
+    def overdue(self, keys: Iterable[str]) -> None:
+        """Note which keys the worker is being ended for."""
+        self._write(_OVERDUE, keys)
+
+    def loaded(self) -> None:
+        """Note that a model was loaded."""
+        self._write(_LOADED, ["0" * KEY_DIGITS])
+
+    def close(self) -> None:
+        """Remove the notes: nothing is in hand any more."""
+        os.close(self._file)
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, sign: bytes, keys: Iterable[str]) -> None:
+        # One write per call: appends of this size are not torn, so threads need no lock.
+        os.write(self._file, b"".join(sign + key[:KEY_DIGITS].encode().ljust(KEY_DIGITS) + b"\n" for key in keys))
+
+
+def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Found:
+    """Read what dead workers had in hand.
+
+    Args:
+        folder: Notes of this job, of which earlier attempts at the same task count.
+        partition: The task.
+        earlier: Folders of failed jobs over the same inputs, of which all notes count.
+    """
+    found = Found()
+    paths = sorted(Path(folder).glob(f"{partition}-*"))
+    for job in earlier:
+        paths += sorted(Path(job).glob("*-*"))
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a twin attempt ended well just now
+            _read(path.read_bytes(), found)
+    return found
+
+
+def _read(notes: bytes, found: Found) -> None:
+    in_hand: dict[str, int] = {}
+    overdue: list[str] = []
+    for start in range(0, len(notes) - RECORD_BYTES + 1, RECORD_BYTES):
+        sign, key = notes[start : start + 1], notes[start + 1 : start + RECORD_BYTES - 1].decode().strip()
+        if sign == _BEGAN:
+            in_hand[key] = in_hand.get(key, 0) + 1
+        elif sign == _ENDED:
+            in_hand[key] = in_hand.get(key, 0) - 1
+        elif sign == _OVERDUE:
+            overdue.append(key)
+        elif sign == _LOADED:
+            found.loads += 1
+    if overdue:
+        # Whatever else was in hand is innocent: the worker was ended on purpose.
+        found.status.update(dict.fromkeys(overdue, statuses.TIMEOUT))
+    else:
+        held = [key for key, count in in_hand.items() if count > 0]
+        found.status.update(dict.fromkeys(held, statuses.WORKER_LOST))
+
+
+class Watch:
+    """Ends this process when a piece of work outlives its deadline, after noting over what.
+
+    Python threads stop when some code holds the interpreter's lock for ever, so the interpreter's own C watchdog is
+    wound up at every tick, to twice the deadline: it needs no lock.
+
+    Args:
+        notes: Where work in hand is noted.
+        deadline_s: Seconds that one piece of work may take.
+    """
+
+    def __init__(self, notes: Notes, deadline_s: float) -> None:
+        self._notes = notes
+        self._deadline = deadline_s
+        self._started: dict[int, tuple[float, Sequence[str]]] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="watch", daemon=True)
+        self._sink = open(os.devnull, "w")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        self._sink.close()
+        self._notes.close()
+
+    @contextlib.contextmanager
+    def over(self, keys: Sequence[str]) -> Iterator[None]:
+        """Watch one piece of work over these keys."""
+        token = threading.get_ident()
+        self._notes.began(keys)
+        with self._lock:
+            self._started[token] = (time.monotonic(), keys)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._started[token]
+            self._notes.ended(keys)
+
+    def lost(self, keys: Sequence[str]) -> None:
+        """Note that this process is about to end over these keys."""
+        self._notes.began(keys)
+
+    def loaded(self) -> None:
+        """Note that a model was loaded."""
+        self._notes.loaded()
+
+    def _tick(self) -> None:
+        tick = min(1.0, self._deadline / 4)
+        while not self._closed.wait(tick):
+            faulthandler.dump_traceback_later(2 * self._deadline + 2 * tick, exit=True, file=self._sink)
+            self._check()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [keys for began, keys in self._started.values() if now - began > self._deadline]
+        if late:
+            overdue = [key for keys in late for key in keys]
+            logger.error("ending this worker: %d inputs outlived %.0f s", len(overdue), self._deadline)
+            self._notes.overdue(overdue)
+            os._exit(EXIT_OVERDUE)

@@ -1,0 +1,130 @@
+"""Fake extractors, and lakehouses that hold posts made of a few words."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from smp_features.config import Config
+from smp_features.runs import Summary, new_run_id
+from smp_features.tables import Lakehouse
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from extraction_fakes import fakes
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def key_of(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def workers(spark: SparkSession) -> SparkSession:
+    """The session, with the fakes importable in its Python workers."""
+    spark.sparkContext.addPyFile(str(Path(__file__).parent / "extraction_fakes.py"))
+    return spark
+
+
+class Bench:
+    """One lakehouse, its posts, and the fakes that `extract` finds there."""
+
+    def __init__(self, lakehouse: Lakehouse, frame: Callable[..., Any], folder: Path, monkeypatch: Any) -> None:
+        self.lakehouse = lakehouse
+        self.config = lakehouse.config
+        self._frame = frame
+        self._log = folder / "fakes.log"
+        self._log.touch()
+        self._monkeypatch = monkeypatch
+        self._posts = 0
+        self.use()
+
+    def use(self, **fields: Any) -> None:
+        """Configure the fakes."""
+        extractors = fakes(str(self._log), **fields)
+        for room in ("runner", "retries"):
+            self._monkeypatch.setattr(f"smp_features.extraction.{room}.build_extractors", lambda models: extractors)
+        self._monkeypatch.setattr("smp_features.status.build_extractors", lambda models: extractors)
+
+    def configure(self, **extraction: Any) -> Config:
+        """Change settings of extraction."""
+        changed = self.config.extraction.model_copy(update=extraction)
+        self.config = self.config.model_copy(update={"extraction": changed})
+        return self.config
+
+    def post(self, *pairs: tuple[str | None, str], image_status: str = "ok") -> None:
+        """Add posts of (picture, title); no picture is None."""
+        posts, images, texts = [], {}, {}
+        for picture, title in pairs:
+            self._posts += 1
+            posts.append(
+                {
+                    "pid": str(self._posts), "split": "train", "uid": "u", "event_ts": NOW, "known_at": NOW,
+                    "title": title, "title_key": key_of(title), "tags": "", "source_row": f"train:{self._posts}",
+                    "image_key": None if picture is None else key_of(picture),
+                    "image_status": "missing" if picture is None else image_status, "row_hash": str(self._posts),
+                }
+            )  # fmt: skip
+            texts[title] = {"text_key": key_of(title), "shard": key_of(title)[0], "text": title}
+            if picture is not None:
+                error = None if image_status == "ok" else "It cannot be used."
+                images[picture] = {
+                    "image_key": key_of(picture), "shard": key_of(picture)[0], "bytes": picture.encode(),
+                    "status": image_status, "error": error,
+                }  # fmt: skip
+        self.lakehouse.insert_new("posts", self._frame("posts", *posts))
+        self.lakehouse.insert_new("texts", self._frame("texts", *texts.values()))
+        if images:
+            self.lakehouse.insert_new("images", self._frame("images", *images.values()))
+
+    def extract(self, *names: str, run: str | None = None) -> dict[str, Summary]:
+        """Run the stage; summaries by extractor name."""
+        from smp_features.extraction import extract
+
+        done = extract(self.lakehouse.session, self.config, names or None, run=run or new_run_id())
+        return {summary.stage.removeprefix("extract/"): summary for summary in done}
+
+    def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        """All rows of a table, sorted, without the time they were computed."""
+        chosen = columns or [c for c in self.lakehouse.spec(table).column_names if c != "computed_at"]
+        rows = self.lakehouse.read(table).select(*chosen).collect()
+        return sorted((tuple(tuple(v) if isinstance(v, list) else v for v in row) for row in rows), key=repr)
+
+    def statuses(self, table: str, key: str) -> dict[str, str]:
+        """Status by content key."""
+        return dict(self.rows(table, key, "status"))
+
+    def log(self, *words: str) -> list[str]:
+        """Lines that the fakes wrote, holding all these words."""
+        return [line for line in self._log.read_text().splitlines() if all(word in line.split() for word in words)]
+
+    def versions(self) -> dict[str, int]:
+        """Versions of all tables."""
+        from smp_features.table_specs import SPECS
+
+        return self.lakehouse.versions(SPECS)
+
+    def staging(self) -> list[str]:
+        """Files and folders in staging, by path."""
+        base = Path(self.lakehouse.folder("staging"))
+        return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def bench(
+    workers: SparkSession,
+    lakehouse: Lakehouse,
+    frame: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Bench]:
+    """An empty bench."""
+    yield Bench(lakehouse, frame, tmp_path, monkeypatch)

@@ -1,0 +1,84 @@
+"""Micro-batches: within their cost, like with like, smaller after running out of memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from smp_features.extraction.batches import (
+    GROW_AFTER,
+    Prepared,
+    RowLimit,
+    fill,
+    is_device_failure,
+    is_out_of_memory,
+)
+
+
+def _rows(*costs: float) -> list[Prepared]:
+    return [Prepared(f"k{n:03d}", n, cost) for n, cost in enumerate(costs)]
+
+
+def test_a_batch_costs_its_rows_times_the_dearest():
+    full, rest = fill(_rows(1, 5, 2, 5, 1, 1), max_cost=10)
+    assert [[row.cost for row in batch] for batch in full] == [[5, 5]]
+    assert [row.cost for row in rest] == [2, 1, 1, 1]
+
+
+def test_every_row_is_in_exactly_one_batch_and_none_costs_too_much():
+    rows = _rows(*((n * 37) % 11 + 1 for n in range(200)))
+    full, rest = fill(rows, max_cost=40)
+    assert sorted(row.key for batch in [*full, rest] for row in batch) == sorted(row.key for row in rows)
+    assert all(len(batch) * batch[0].cost <= 40 for batch in full)
+    assert all((len(batch) + 1) * batch[0].cost > 40 or batch[-1].cost >= rest[0].cost for batch in full)
+
+
+def test_a_row_dearer_than_a_batch_runs_alone():
+    full, rest = fill(_rows(50, 1), max_cost=10)
+    assert [[row.cost for row in batch] for batch in full] == [[50]]
+    assert [row.cost for row in rest] == [1]
+
+
+def test_equal_costs_are_ordered_by_key_so_that_batches_repeat():
+    rows = _rows(1, 1, 1, 1)
+    assert fill(rows[::-1], 2) == fill(rows, 2)
+
+
+def test_the_limit_halves_and_grows_back_slowly():
+    limit = RowLimit()
+    rows = _rows(*[1] * 8)
+    assert limit.cut(rows) == [rows]
+    limit.shrink(8)
+    assert [len(piece) for piece in limit.cut(rows)] == [4, 4]
+    for _ in range(GROW_AFTER - 1):
+        limit.succeed(4)
+    assert limit.rows == 4
+    limit.succeed(3)  # a part batch proves nothing
+    assert limit.rows == 4
+    limit.succeed(4)
+    assert limit.rows == 8
+    limit.shrink(1)
+    assert limit.rows == 1
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OutOfMemoryError("x"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_running_out_of_memory_counts_as_that(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_failed_device_is_told_from_a_failed_input():
+    assert is_device_failure(RuntimeError("CUDA error: device-side assert triggered"))
+    assert not is_device_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -1,0 +1,48 @@
+"""Chunks: every key left in exactly one of them, sized by speed."""
+
+from __future__ import annotations
+
+from smp_features.extraction.chunks import Cutter
+
+LEFT = {f"{shard}{digit}0": 10 for shard in "0123456789abcdef" for digit in "08"}  # 32 prefixes, 320 rows
+
+
+def _cut(cutter: Cutter, speed: float | None = None) -> list:
+    chunks = []
+    while (chunk := cutter.cut(speed)) is not None:
+        chunks.append(chunk)
+    return chunks
+
+
+def test_all_that_fits_is_one_chunk_of_all_its_shards():
+    (chunk,) = _cut(Cutter(LEFT, 400, 5))
+    assert (chunk.low, chunk.high, chunk.rows) == ("", None, 320)
+    assert chunk.shards == tuple("0123456789abcdef")
+
+
+def test_chunks_are_ranges_that_meet_and_name_only_their_shards():
+    chunks = _cut(Cutter(LEFT, 50, 5))
+    assert sum(chunk.rows for chunk in chunks) == 320
+    assert [chunk.high for chunk in chunks[:-1]] == [chunk.low for chunk in chunks[1:]]
+    assert chunks[0].low == "" and chunks[-1].high is None
+    assert chunks[0].shards == ("0", "1", "2")
+    for prefix in LEFT:
+        holding = [c for c in chunks if c.low <= prefix and (c.high is None or prefix < c.high)]
+        assert len(holding) == 1 and prefix[0] in holding[0].shards
+    assert len({chunk.name for chunk in chunks}) == len(chunks)
+
+
+def test_size_follows_the_measured_speed():
+    cutter = Cutter(LEFT, 50, minutes=0.5)
+    assert cutter.cut(None).rows == 50
+    assert cutter.cut(4.0).rows == 120
+    assert cutter.cut(0.001).rows == 10  # a chunk is never empty
+
+
+def test_a_small_remainder_joins_the_chunk_before():
+    assert [chunk.rows for chunk in _cut(Cutter(LEFT, 220, 5))] == [320]
+    assert [chunk.rows for chunk in _cut(Cutter(LEFT, 200, 5))] == [200, 120]
+
+
+def test_nothing_left_is_no_chunk():
+    assert Cutter({}, 10, 5).cut(None) is None

@@ -1,0 +1,214 @@
+"""Workers and drivers that die, hang or meet each other: the tables come out as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from smp_features.extraction import chunk_jobs, in_flight, runner, staging
+from smp_features.extraction.targets import TARGETS
+from smp_features.runs import new_run_id
+
+from .conftest import key_of
+
+
+def _titles(count: int) -> list[tuple[None, str]]:
+    return [(None, f"title {n}") for n in range(count)]
+
+
+def test_a_hung_input_becomes_a_timeout_and_its_neighbours_finish(bench):
+    bench.configure(deadline_s=1.0)
+    bench.post((None, "hang"), *_titles(30))
+    summary = bench.extract("clip_text")["clip_text"]
+    assert (summary.ok, summary.left) == (30, 1)
+    assert bench.rows("attempts", "key", "status") == [(key_of("hang"), "timeout")]
+    ended = {line.split()[-1] for line in bench.log("load")}
+    assert len(ended) >= 2  # a new worker took over
+    assert summary.model_loads == len(bench.log("load"))
+
+
+def test_an_input_that_hangs_only_in_company_is_computed_alone(bench, tmp_path):
+    bench.configure(deadline_s=1.0)
+    bench.post((None, f"hang_once {tmp_path / 'hung'}"), *_titles(10))
+    summary = bench.extract("clip_text")["clip_text"]
+    assert (summary.ok, summary.left) == (11, 0)
+    assert bench.rows("attempts") == []
+
+
+def test_a_worker_killed_in_mid_batch_changes_nothing(bench, tmp_path):
+    killer = f"kill_once {tmp_path / 'killed'}"
+    bench.post((None, killer), *_titles(40))
+    summary = bench.extract("clip_text")["clip_text"]
+    assert (tmp_path / "killed").exists()
+    assert (summary.ok, summary.left, summary.computed) == (41, 0, 41)
+    disturbed = bench.rows("text_embeddings")
+    bench.lakehouse.delete("text_embeddings", F.lit(True))
+    bench.extract("clip_text")
+    assert bench.rows("text_embeddings") == disturbed
+    assert bench.rows("attempts") == []
+
+
+def test_an_input_that_always_kills_its_worker_is_told_from_its_neighbours(bench):
+    bench.post((None, "exit now"), *_titles(20))
+    summary = bench.extract("perplexity")["perplexity"]
+    assert (summary.ok, summary.left) == (20, 1)
+    assert bench.rows("attempts", "key", "status") == [(key_of("exit now"), "worker_lost")]
+
+
+def test_more_deadly_inputs_than_spark_forgives_are_still_told_apart(bench):
+    bench.configure(slots=1)
+    bench.post(*((None, f"exit {n}") for n in range(6)), *_titles(60))
+    summary = bench.extract("clip_text")["clip_text"]
+    assert (summary.ok, summary.left) == (60, 6)
+
+
+def _kill_after_staging(bench, monkeypatch, *names):
+    """Run until everything is staged, and stop as a driver does that is killed before it publishes."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(lakehouse, marker):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(in_flight, "publish", die)
+        with pytest.raises(Killed):
+            bench.extract(*names)
+
+
+def test_stages_of_a_killed_driver_are_published_without_loading_a_model(bench, monkeypatch):
+    bench.post(("red cat", "my cat"), ("blue dog", "my dog"))
+    _kill_after_staging(bench, monkeypatch, "caption")
+    assert bench.rows("captions") == []
+    loads = len(bench.log("load"))
+    summary = bench.extract("caption")["caption"]
+    assert len(bench.log("load")) == loads
+    assert (summary.outcome, summary.ok, summary.model_loads) == ("done", 2, 0)
+    assert "published" in summary.message
+    assert {text for _, text in bench.rows("texts", "text_key", "text")} >= {"a picture of red", "a picture of blue"}
+    assert bench.staging() == []
+
+
+def test_a_kill_between_publishing_and_cleaning_up_repeats_harmlessly(bench, monkeypatch):
+    bench.post((None, "oom 1"), (None, "fine"))
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "_remove", die)
+        with pytest.raises(Killed):
+            bench.extract("perplexity")
+    versions = bench.versions()
+    bench.configure(max_attempts=1)
+    assert bench.extract("perplexity")["perplexity"].given_up == 1
+    assert bench.versions() == versions  # neither the row nor the attempt came twice
+    assert bench.staging() == []
+
+
+def _stage_by_hand(bench, rows: list[tuple], promised: int, **changed) -> Path:
+    """Write a complete stage for `perplexity`."""
+    target = TARGETS["perplexity"]
+    folder = staging.chunk_folder(bench.lakehouse, target, "earlier", "00000-0")
+    schema = staging.staged_schema(bench.lakehouse, target)
+    bench.lakehouse.session.createDataFrame(rows, schema).coalesce(1).write.parquet(f"{folder}/all-0")
+    fields = {
+        "name": "perplexity", "extractor": "f", "run": "earlier", "chunk": "00000-0", "parts": ("all-0",),
+        "rows": promised, "shards": tuple("0123456789abcdef"),
+        "spec": staging.spec_version(bench.lakehouse, target),
+    }  # fmt: skip
+    staging.mark(bench.lakehouse, staging.Marker(**fields | changed))
+    return Path(folder)
+
+
+def _row(text: str, value: float) -> tuple:
+    from datetime import UTC, datetime
+
+    return (key_of(text), value, 1, False, "ok", None, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_duplicate_staged_rows_become_one_row_always_the_same(bench):
+    _stage_by_hand(bench, [_row("a", 2.0), _row("a", 1.0), _row("b", 3.0)], promised=2)
+    bench.extract("perplexity")
+    assert bench.rows("perplexities", "text_key", "log_perplexity") == sorted([(key_of("a"), 1.0), (key_of("b"), 3.0)])
+
+
+def test_a_stage_that_lost_rows_is_refused_and_removed(bench):
+    folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=2)
+    with pytest.raises(Exception, match="holds 1 keys, its marker promises 2"):
+        bench.extract("perplexity")
+    assert bench.rows("perplexities") == []
+    assert not folder.exists()
+    bench.extract("perplexity")
+
+
+def test_a_stage_made_for_other_columns_is_dropped(bench):
+    folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=1, spec="older")
+    bench.extract("perplexity")
+    assert bench.rows("perplexities") == []
+    assert not folder.exists()
+
+
+def test_a_stage_that_somebody_else_published_is_no_matter(bench):
+    _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
+    (marker,) = staging.marked(bench.lakehouse, TARGETS.values())
+    assert staging.publish(bench.lakehouse, marker) is True
+    assert staging.publish(bench.lakehouse, marker) is False
+
+
+def test_unfinished_stages_are_swept_only_when_they_are_old(bench):
+    folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
+    Path(str(folder) + ".json").unlink()
+    assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=1) == 0
+    assert folder.exists()
+    assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=0) == 1
+    assert not folder.parent.exists()
+
+
+def test_two_threads_of_one_driver_write_no_key_twice(bench):
+    bench.post(*_titles(40))
+    bench.configure(first_chunk_rows=15)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            bench.extract("perplexity", run=new_run_id())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    keys = [row[0] for row in bench.rows("perplexities", "text_key")]
+    assert len(keys) == len(set(keys)) == 40
+    assert bench.staging() == []
+
+
+def test_a_failing_chunk_keeps_what_the_others_computed(bench, monkeypatch):
+    bench.post(*_titles(40))
+    bench.configure(first_chunk_rows=10, chunks_in_flight=2)
+    compute = chunk_jobs.compute_chunk
+
+    def failing(lakehouse, job, chunk):
+        if chunk.number == 0:
+            raise runner.StageError("The disk is full.")
+        time.sleep(0.5)
+        return compute(lakehouse, job, chunk)
+
+    monkeypatch.setattr(in_flight, "compute_chunk", failing)
+    with pytest.raises(runner.ExtractionFailed, match="The disk is full") as caught:
+        bench.extract("perplexity")
+    assert json.dumps([summary.outcome for summary in caught.value.summaries]) == '["failed"]'
+    assert 0 < len(bench.rows("perplexities")) < 40

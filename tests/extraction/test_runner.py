@@ -1,0 +1,170 @@
+"""The stage: each key once, nothing to do means nothing done, every key accounted for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from extraction_fakes import vector
+
+from smp_features.errors import ModelError, UsageError
+
+from .conftest import key_of
+
+
+def test_every_extractor_fills_its_table(bench):
+    bench.post(("red cat", "my cat"), ("blue dog", "my cat"), (None, "no picture"))
+    done = bench.extract()
+    assert {name: (s.outcome, s.wanted, s.ok, s.left) for name, s in done.items()} == {
+        "caption": ("done", 2, 2, 0),
+        "clip_image": ("done", 2, 2, 0),
+        "clip_text": ("done", 4, 4, 0),
+        "perplexity": ("done", 2, 2, 0),
+    }
+    captions = bench.rows("captions", "image_key", "caption", "text_key", "status")
+    assert captions == sorted(
+        (key_of(image), text, key_of(text), "ok")
+        for image, text in (("red cat", "a picture of red"), ("blue dog", "a picture of blue"))
+    )
+    encoded = dict(bench.rows("text_embeddings", "text_key", "embedding"))
+    for text in ("my cat", "no picture", "a picture of red", "a picture of blue"):
+        np.testing.assert_array_equal(np.float32(encoded[key_of(text)]), vector("1", text))
+    assert bench.rows("perplexities", "text_key", "log_perplexity", "token_count", "truncated") == sorted(
+        (key_of(text), len(text) / 10, 2, False) for text in ("my cat", "no picture")
+    )
+    assert bench.staging() == []
+    assert {name for name, _ in bench.rows("extractors", "name", "description")} == set(done)
+
+
+def test_second_run_computes_nothing_loads_nothing_and_writes_nothing(bench):
+    bench.post(("red cat", "my cat"), ("blue dog", ""))
+    bench.extract()
+    versions, log = bench.versions(), bench.log()
+    again = bench.extract()
+    assert {summary.outcome for summary in again.values()} == {"nothing_to_do"}
+    assert all(s.computed == s.model_loads == 0 and not s.versions_written for s in again.values())
+    assert bench.versions() == versions
+    assert bench.log() == log  # not even a check
+    assert bench.staging() == []
+
+
+def test_one_new_post_computes_exactly_its_content(bench):
+    bench.post(*((f"picture {n}", f"title {n}") for n in range(20)))
+    bench.extract()
+    bench.post(("another one", "title 3"))
+    done = bench.extract()
+    assert {name: s.computed for name, s in done.items()} == {
+        "caption": 1, "clip_image": 1, "clip_text": 1, "perplexity": 0,
+    }  # fmt: skip
+
+
+def test_another_model_computes_everything_beside_the_old_rows(bench):
+    bench.post(("red cat", "my cat"))
+    bench.extract("perplexity")
+    bench.use(seed="2")
+    assert bench.extract("perplexity")["perplexity"].computed == 1
+    assert len(bench.rows("perplexities")) == 2
+
+
+def test_pictures_unusable_at_ingest_get_their_row_without_a_model(bench):
+    bench.post(("broken", "a"), image_status="truncated")
+    done = bench.extract("caption", "clip_image")
+    assert bench.rows("captions", "image_key", "status", "error", "caption") == [
+        (key_of("broken"), "truncated", "It cannot be used.", None)
+    ]
+    assert bench.log("load") == []
+    assert (done["clip_image"].failed, done["clip_image"].left) == (1, 0)
+
+
+def test_each_way_to_fail_is_a_status_that_never_quotes_the_content(bench):
+    bench.configure(max_error_share=1.0)
+    bench.post(*((None, text) for text in ("fine", "", "refused 1", "unprepared 1", "nan 1", "raise 1", "oom 1")))
+    summary = bench.extract("clip_text")["clip_text"]
+    assert bench.statuses("text_embeddings", "text_key") == {
+        key_of("fine"): "ok",
+        key_of(""): "empty",
+        key_of("refused 1"): "truncated",
+        key_of("unprepared 1"): "prepare_error",
+        key_of("nan 1"): "not_finite",
+        key_of("raise 1"): "model_error",
+    }
+    assert bench.rows("attempts", "stage", "key", "status") == [("clip_text", key_of("oom 1"), "out_of_memory")]
+    assert (summary.wanted, summary.ok, summary.failed, summary.left) == (7, 1, 5, 1)
+    assert not any("secret" in str(row) for row in bench.rows("text_embeddings"))
+
+
+def test_too_many_errors_fail_the_stage_after_publishing(bench):
+    bench.configure(max_error_share=0.2)
+    bench.post(*((None, text) for text in ("fine 1", "fine 2", "nan 1", "", " ")))
+    with pytest.raises(Exception, match="1 of 5 in error") as caught:
+        bench.configure(max_error_share=0.19)
+        bench.extract("perplexity")
+    assert [summary.outcome for summary in caught.value.summaries] == ["failed"]
+    assert len(bench.rows("perplexities")) == 5
+    bench.configure(max_error_share=0.2)  # empty titles are facts, not errors
+    assert bench.extract("perplexity")["perplexity"].outcome == "nothing_to_do"
+
+
+def test_a_key_is_given_up_after_so_many_tries_until_retry(bench):
+    bench.configure(max_attempts=2)
+    bench.post((None, "oom 1"), (None, "fine"))
+    first, second, third = (bench.extract("perplexity")["perplexity"] for _ in range(3))
+    assert [(s.left, s.given_up, s.computed) for s in (first, second, third)] == [(1, 0, 2), (0, 1, 1), (0, 1, 0)]
+    from smp_features.extraction import retry
+
+    message = retry(bench.lakehouse.session, bench.config, "perplexity", run="r").message
+    assert "smp extract perplexity" in message
+    assert bench.extract("perplexity")["perplexity"].left == 1
+
+
+def test_named_failures_can_be_forgotten(bench):
+    bench.configure(max_error_share=1.0)
+    bench.post((None, "raise 1"), (None, "nan 1"))
+    bench.extract("perplexity")
+    from smp_features.extraction import retry
+
+    retry(bench.lakehouse.session, bench.config, "extract/perplexity", ["model_error"], run="r")
+    assert bench.statuses("perplexities", "text_key") == {key_of("nan 1"): "not_finite"}
+    with pytest.raises(UsageError, match="not failures"):
+        retry(bench.lakehouse.session, bench.config, "perplexity", ["ok"], run="r")
+
+
+def test_a_model_that_cannot_load_fails_before_any_write(bench):
+    bench.post(("red cat", "my cat"))
+    bench.use(broken=True)
+    versions = bench.versions()
+    with pytest.raises(ModelError, match="broken"):
+        bench.extract()
+    assert bench.versions() == versions
+    assert bench.staging() == []
+
+
+def test_a_model_that_fails_for_every_input_is_blamed_instead_of_them(bench):
+    bench.post(*((None, f"raise {n}") for n in range(80)))
+    with pytest.raises(Exception, match="raised ValueError for each of the first"):
+        bench.extract("perplexity")
+    assert bench.rows("perplexities") == []
+
+
+def test_contents_that_posts_refer_to_and_nobody_holds_fail_the_stage(bench):
+    bench.post((None, "fine"), (None, "gone"))
+    bench.lakehouse.delete("texts", f"text_key = '{key_of('gone')}'")
+    with pytest.raises(Exception, match="1 keys that posts refer to are not in texts"):
+        bench.extract("perplexity")
+    assert bench.statuses("perplexities", "text_key") == {key_of("fine"): "ok"}
+
+
+def test_many_chunks_come_to_the_same_as_one(bench):
+    bench.post(*((f"picture {n}", f"title {n}") for n in range(60)))
+    bench.extract("clip_image")
+    whole = bench.rows("image_embeddings")
+    bench.lakehouse.delete("image_embeddings", "true")
+    bench.configure(first_chunk_rows=7, chunk_minutes=0.001)
+    summary = bench.extract("clip_image")["clip_image"]
+    assert bench.rows("image_embeddings") == whole
+    assert summary.computed == 60
+    assert summary.model_loads <= 4
+
+
+def test_an_unknown_extractor_is_named_with_the_nearest(bench):
+    with pytest.raises(UsageError, match="Did you mean 'caption'"):
+        bench.extract("captions")

@@ -1,0 +1,71 @@
+"""Notes tell what a dead worker held; the watch ends a worker that is stuck, even on the interpreter's lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_behind
+
+A, B, C = ("a" * 64, "b" * 64, "c" * 64)
+
+
+def test_a_dead_worker_held_what_it_began_and_did_not_end(tmp_path):
+    notes = Notes(str(tmp_path), 3, 100)
+    notes.loaded()
+    notes.began([A, B, C])
+    notes.ended([A])
+    found = left_behind(str(tmp_path), 3)
+    assert (found.of(A), found.of(B), found.of(C)) == (None, "worker_lost", "worker_lost")
+    assert found.loads == 1
+    assert left_behind(str(tmp_path), 4).status == {}
+
+
+def test_when_it_was_ended_on_purpose_only_the_overdue_are_suspected(tmp_path):
+    notes = Notes(str(tmp_path), 0, 1)
+    notes.began([A])
+    notes.began([B])
+    notes.overdue([A])
+    assert left_behind(str(tmp_path), 0).status == {A[:16]: "timeout"}
+
+
+def test_the_notes_of_a_worker_that_ended_well_accuse_nobody(tmp_path):
+    with Watch(Notes(str(tmp_path), 0, 1), 60) as watch, watch.over([A]):
+        pass
+    assert left_behind(str(tmp_path), 0, [str(tmp_path)]).status == {}
+
+
+def test_notes_of_a_failed_job_count_for_every_task(tmp_path):
+    Notes(str(tmp_path / "first"), 7, 1).began([A])
+    found = left_behind(str(tmp_path / "second"), 0, [str(tmp_path / "first")])
+    assert found.of(A) == "worker_lost"
+
+
+@pytest.mark.parametrize(
+    ("stuck", "status", "suspicion"),
+    [
+        ("time.sleep(60)", EXIT_OVERDUE, "timeout"),
+        # One C call that never lets go of the interpreter's lock: no Python thread can end this.
+        ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "worker_lost"),
+    ],
+)
+def test_a_stuck_process_ends_and_says_over_what(tmp_path, stuck, status, suspicion):
+    script = f"""
+        import re, time
+        from smp_features.extraction.watchdog import Notes, Watch
+        with Watch(Notes({str(tmp_path)!r}, 0, 1), 0.3) as watch:
+            with watch.over(["{A}"]):
+                pass
+            time.sleep(0.2)
+            with watch.over(["{B}"]):
+                {stuck}
+    """
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60, check=False)
+    assert done.returncode == status
+    assert left_behind(str(tmp_path), 0).status == {B[:16]: suspicion}
+    assert time.monotonic() - started < 30
