@@ -61,14 +61,14 @@ class Reporter:
         elif now - self._last_line >= LINE_EVERY_S and self.done < self.total:
             self._last_line = now
             left = self.total - self.done
+            expected = f"{rate:.1f} rows/s, about {left / rate:.0f} s to go" if self.done else "starting"
             logger.info(
-                "%s: %d of %d done, %d left, %.1f rows/s, about %.0f s to go, %d errors",
+                "%s: %d of %d done, %d left, %s, %d errors",
                 self.name,
                 self.done,
                 self.total,
                 left,
-                rate,
-                left / rate if rate else float("nan"),
+                expected,
                 self.errors,
             )
 

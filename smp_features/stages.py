@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -14,8 +13,6 @@ from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
 from smp_features.runs import Summary, new_run_id, writing
 from smp_features.tables import Lakehouse
-
-logger = logging.getLogger(__name__)
 
 Stage = Callable[..., Summary | list[Summary]]
 
@@ -120,9 +117,7 @@ def run_stage(
                 lakehouse.record(run, summary, started, datetime.now(UTC))
             raise
         for summary in summaries:
-            finished = datetime.now(UTC)
-            lakehouse.record(run, summary, started, finished)
-            logger.info("%s: %s", summary.stage, summary.message)
+            lakehouse.record(run, summary, started, datetime.now(UTC))
     return summaries
 
 
