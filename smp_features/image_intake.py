@@ -18,7 +18,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from smp_features.image_paths import MAX_FILE_BYTES, is_within
 from smp_features.images import inspect_image
 from smp_features.ingest_staging import StagingArea
-from smp_features.progress import Reporter
+from smp_features.progress import Reporter, reporter
 from smp_features.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
@@ -31,18 +31,17 @@ CHUNK_FILES = 5_000
 FILES_PER_TASK = 256
 
 FACT_FILES = "image_facts"
-_TIME = pa.timestamp("us", tz="UTC")
 
 FACT_SCHEMA = pa.schema(
     [
         ("image_file", pa.string()),
         ("read_size", pa.int64()),
-        ("read_modified_at", _TIME),
+        ("read_modified_at", pa.int64()),
         ("read_key", pa.string()),
         ("read_status", pa.string()),
     ]
 )
-"""What reading a file gave: size and time of what was read, its key, and its status."""
+"""What reading a file gave: size of what was read and its time (Unix microseconds), its key, and its status."""
 
 _READ_SCHEMA = pa.schema(
     [
@@ -72,7 +71,7 @@ class Chunk:
     files: int
 
 
-def read_images(lakehouse: Lakehouse, area: StagingArea, todo: DataFrame, bar: Reporter) -> int:
+def read_images(lakehouse: Lakehouse, area: StagingArea, todo: DataFrame, files: int, size: int) -> None:
     """Read image files, store the contents that are new in `images`, and stage what was found as `FACT_FILES`.
 
     The bytes go from a task to staged files, and from these to the table, a bounded number at a time; what is new is
@@ -81,22 +80,19 @@ def read_images(lakehouse: Lakehouse, area: StagingArea, todo: DataFrame, bar: R
     Args:
         lakehouse: The tables.
         area: Staging.
-        todo: One row per file: `image_file`, `image_folder`, `image_size`.
-        bar: Advanced by files read.
-
-    Returns:
-        Files read.
+        todo: One row per file: `image_file`, `image_folder`, `image_size`; cheap to read again.
+        files: Number of files.
+        size: Bytes of all files together.
     """
-    buckets = todo.withColumn("bucket", F.pmod(F.xxhash64("image_file"), F.lit(_bucket_count(todo)))).persist()
-    try:
-        sizes = buckets.groupBy("bucket").agg(F.count("*").alias("files"), F.sum("image_size").alias("bytes"))
-        counted = [(int(row["bucket"]), int(row["files"]), int(row["bytes"])) for row in sizes.collect()]
+    # Four times finer than a chunk, so that joined buckets come close to its limits without passing them.
+    finest = max(1, math.ceil(4 * max(size / CHUNK_BYTES, files / CHUNK_FILES)))
+    buckets = todo.withColumn("bucket", F.pmod(F.xxhash64("image_file"), F.lit(finest)))
+    sizes = buckets.groupBy("bucket").agg(F.count("*").alias("files"), F.sum("image_size").alias("bytes"))
+    counted = [(int(row["bucket"]), int(row["files"]), int(row["bytes"])) for row in sizes.collect()]
+    with reporter("read images", files) as bar:
         for chunk in chunks(sorted(counted)):
             chosen = buckets.where(F.col("bucket").between(chunk.first, chunk.last))
             _read_chunk(lakehouse, area, chosen, chunk, bar)
-    finally:
-        buckets.unpersist()
-    return sum(files for _, files, _ in counted)
 
 
 def chunks(buckets: Sequence[tuple[int, int, int]]) -> list[Chunk]:
@@ -112,13 +108,6 @@ def chunks(buckets: Sequence[tuple[int, int, int]]) -> list[Chunk]:
             joined.append(Chunk(number, number, files))
             held = size
     return joined
-
-
-def _bucket_count(todo: DataFrame) -> int:
-    total = todo.agg(F.count("*").alias("files"), F.sum("image_size").alias("bytes")).head()
-    assert total is not None
-    # Four times finer than a chunk, so that joined buckets come close to its limits without passing them.
-    return max(1, math.ceil(4 * max((total["bytes"] or 0) / CHUNK_BYTES, total["files"] / CHUNK_FILES)))
 
 
 def _read_chunk(lakehouse: Lakehouse, area: StagingArea, chosen: DataFrame, chunk: Chunk, bar: Reporter) -> None:

@@ -15,7 +15,6 @@ from smp_features.errors import ReconciliationError, StageError
 from smp_features.image_intake import FACT_FILES, read_images
 from smp_features.ingest_census import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, Census, take_census
 from smp_features.ingest_staging import StagingArea
-from smp_features.progress import reporter
 from smp_features.runs import Phases, Summary
 from smp_features.sources.smpd import SmpdSource
 from smp_features.sources.user_additional import COUNTS
@@ -86,7 +85,7 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, census: Census, config: Co
         posts = area.keep("final_posts", _posts(lakehouse, area, staged, read))
         profiles = area.keep("final_profiles", _profiles(area, staged, census, config))
         mirror = config.source.limit is None
-        lakehouse.insert_new("texts", staged.select(F.col("title_key").alias("text_key"), F.col("title").alias("text")))
+        _store_titles(lakehouse, staged)
         changes = lakehouse.synchronise("posts", posts, "row_hash", delete_missing=mirror)
         lakehouse.synchronise("labels", _labels(staged, config), None, delete_missing=mirror)
         lakehouse.synchronise("user_profiles", profiles, "row_hash", delete_missing=mirror)
@@ -117,11 +116,10 @@ def _read_changed_images(lakehouse: Lakehouse, area: StagingArea, staged: DataFr
         F.min("image_folder").alias("image_folder"), F.max("image_size").alias("image_size")
     )
     todo = area.keep("todo", todo)
-    files = todo.count()
-    if not files:
-        return 0
-    with reporter("read images", files) as bar:
-        return read_images(lakehouse, area, todo, bar)
+    total = todo.agg(F.count("*").alias("files"), F.sum("image_size").alias("bytes")).collect()[0]
+    if total["files"]:
+        read_images(lakehouse, area, todo, total["files"], total["bytes"])
+    return int(total["files"])
 
 
 _SAME_FILE = ["split", "image_path", "image_size", "image_modified_at"]
@@ -144,7 +142,7 @@ def _posts(lakehouse: Lakehouse, area: StagingArea, staged: DataFrame, images_re
         key, status = F.coalesce("read_key", "known_key"), F.coalesce("read_status", "known_status", "image_status")
         was_read = F.col("read_status").isNotNull()
         size = F.when(was_read, F.col("read_size")).otherwise(F.col("image_size"))
-        modified_at = F.when(was_read, F.col("read_modified_at")).otherwise(F.col("image_modified_at"))
+        modified_at = F.when(was_read, F.timestamp_micros("read_modified_at")).otherwise(F.col("image_modified_at"))
     else:
         key, status = F.col("known_key"), F.coalesce("known_status", "image_status")
         size, modified_at = F.col("image_size"), F.col("image_modified_at")
@@ -158,6 +156,13 @@ def _posts(lakehouse: Lakehouse, area: StagingArea, staged: DataFrame, images_re
     columns = [name for name in SPECS["posts"].column_names if name != "row_hash"]
     posts = known.select(*(made.get(name, F.col(name)).alias(name) for name in columns))
     return posts.withColumn("row_hash", row_hash(columns))
+
+
+def _store_titles(lakehouse: Lakehouse, staged: DataFrame) -> None:
+    titles = staged.select(F.col("title_key").alias("text_key"), F.col("title").alias("text"))
+    new = titles.join(lakehouse.read("texts").select("text_key"), "text_key", "left_anti")
+    if not new.isEmpty():  # a MERGE that finds nothing to do costs several times this look
+        lakehouse.insert_new("texts", new)
 
 
 def _labels(staged: DataFrame, config: Config) -> DataFrame:

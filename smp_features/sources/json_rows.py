@@ -85,10 +85,12 @@ class JsonRows:
             text = JsonText(self.path, file)
             for name in text.members():
                 if text.peek() != "{":
-                    raise SourceError(f"{text.place()}: column '{name}' is not an object of rows. {_NEITHER}.", _BOTH)
+                    raise SourceError(
+                        f"{text.place()}: column '{name[:40]}' is not an object of rows. {_NEITHER}.", _BOTH
+                    )
                 column = name.lower()
                 if column in counts:
-                    raise SourceError(f"{text.place()}: column '{name}' is there twice.")
+                    raise SourceError(f"{text.place()}: column '{name[:40]}' is there twice.")
                 table = f"c{len(counts)}"
                 connection.execute(f"CREATE TABLE {table} (row INTEGER PRIMARY KEY, value)")
                 counts[column] = self._spill_column(connection, table, text, name)
@@ -109,7 +111,8 @@ class JsonRows:
                 value = text.value()
                 if not key.isdecimal() or isinstance(value, dict | list):
                     raise SourceError(
-                        f"{text.place()}: column '{name}' must map row numbers to single values. {_NEITHER}.", _BOTH
+                        f"{text.place()}: column '{name[:40]}' must map row numbers to single values. {_NEITHER}.",
+                        _BOTH,
                     )
                 count += 1
                 if self._limit is None or int(key) < self._limit:
@@ -119,7 +122,7 @@ class JsonRows:
                     waiting.clear()
             connection.executemany(statement, waiting)
         except sqlite3.IntegrityError:
-            raise SourceError(f"{text.place()}: column '{name}' has a row number twice.") from None
+            raise SourceError(f"{text.place()}: column '{name[:40]}' has a row number twice.") from None
         return count
 
     def _merge(self, connection: sqlite3.Connection, counts: dict[str, int]) -> Iterator[Record]:
@@ -128,7 +131,7 @@ class JsonRows:
         for expected, cells in enumerate(zip_longest(*cursors, fillvalue=(None, None))):
             for name, (row, _) in zip(names, cells, strict=True):
                 if row != expected:
-                    raise SourceError(f"{self.path}: column '{name}' has no row number {expected}.")
+                    raise SourceError(f"{self.path}: column '{name[:40]}' has no row number {expected}.")
             yield dict(zip(names, (value for _, value in cells), strict=True))
 
 

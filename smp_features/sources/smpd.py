@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from smp_features.sources import smpd_fields as fields
+from smp_features.sources.aligned_rows import AlignedFiles, AlignedRow
 from smp_features.sources.json_rows import Record
-from smp_features.sources.smpd_files import (
-    AlignedFiles,
-    AlignedRow,
-    ImageRoot,
-    Split,
-    SplitFiles,
-    clean_path,
-    find_external,
-    find_image_root,
-    find_splits,
-)
+from smp_features.sources.smpd_files import ImageRoot, Split, SplitFiles, find_external, find_image_root, find_splits
+from smp_features.sources.text_lines import clean_path
 from smp_features.sources.user_additional import read_external
 from smp_features.sources.user_data import profile
 

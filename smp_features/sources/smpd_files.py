@@ -1,15 +1,14 @@
-"""Finds the row-aligned files of an SMPD folder and walks them side by side."""
+"""Finds the files of an SMPD folder, under the names and in the places that are in use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from smp_features.errors import SourceError, nearest
-from smp_features.sources.json_rows import Container, JsonRows, Record
+from smp_features.sources.text_lines import clean_path, read_lines
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -26,7 +25,6 @@ JSON_FILES = {
 PATH_FILES = ("img_filepath", "img_path", "img_filepaths")
 LABEL_FILES = ("label", "labels")
 EXTERNAL_FILE = "user_additional.txt"
-MISSING_IDS = frozenset({"", "none", "null", "nan"})
 PROBED_PATHS = 500
 """Lines of the path file that are looked up to tell which folder they start from."""
 
@@ -46,27 +44,6 @@ class SplitFiles:
     json: dict[str, Path]
     paths: Path
     labels: Path | None
-
-
-@dataclass(frozen=True)
-class AlignedRow:
-    """What all files say about one post.
-
-    Attributes:
-        number: Line number, from 1.
-        records: Record by what its file is about.
-        pid: As stated, '' if no file states it, or one of them leaves it empty.
-        uid: Likewise.
-        image_path: The line as it is, without its line end.
-        label: Likewise; null for test.
-    """
-
-    number: int
-    records: dict[str, Record]
-    pid: str
-    uid: str
-    image_path: str
-    label: str | None
 
 
 def find_splits(folder: Path) -> list[SplitFiles]:
@@ -124,123 +101,6 @@ def _required(place: Path, split: Split, names: tuple[str, ...], ending: str) ->
     return path
 
 
-class AlignedFiles:
-    """The rows of one half, each put together from all its files.
-
-    Args:
-        files: The files.
-        spill: A folder for temporary files.
-        limit: Read only this many rows; None reads all, and then the files must be equally long.
-
-    Attributes:
-        containers: By what a file is about, whether it is a list of records or an object of columns.
-
-    Raises:
-        SourceError: A file is neither container.
-    """
-
-    def __init__(self, files: SplitFiles, spill: Path, limit: int | None = None) -> None:
-        self.files = files
-        self._limit = limit
-        self._json = {
-            about: JsonRows(path, spill / f"{files.split}_{about}.sqlite", limit) for about, path in files.json.items()
-        }
-        self.containers: dict[str, Container] = {about: rows.container for about, rows in self._json.items()}
-
-    def __iter__(self) -> Iterator[AlignedRow]:
-        """Yield the rows in order.
-
-        Raises:
-            SourceError: A row in which the files name different posts or users, files of different lengths, malformed
-                or truncated files; with file and line.
-        """
-        about = list(self._json)
-        columns: list[Iterator[Record] | Iterator[str]] = [iter(rows) for rows in self._json.values()]
-        columns.append(read_lines(self.files.paths))
-        if self.files.labels is not None:
-            columns.append(read_lines(self.files.labels))
-        number = 0
-        while self._limit is None or number < self._limit:
-            cells = [next(column, None) for column in columns]
-            if any(cell is None for cell in cells):
-                self._check_ends(number, cells, columns)
-                return
-            number += 1
-            records = {name: cell for name, cell in zip(about, cells, strict=False) if isinstance(cell, dict)}
-            pid = self._agreed(number, records, "pid")
-            uid = self._agreed(number, records, "uid")
-            lines = [cell for cell in cells[len(about) :] if isinstance(cell, str)]
-            yield AlignedRow(number, records, pid, uid, lines[0], lines[1] if len(lines) > 1 else None)
-
-    def _agreed(self, number: int, records: dict[str, Record], field: str) -> str:
-        stated: dict[str, str] = {}
-        empty = False
-        for about, record in records.items():
-            if "pid" not in record and "uid" not in record:
-                raise SourceError(
-                    f"{self.files.json[about]}: record {number} has neither Pid nor Uid.",
-                    "Without one of them nobody can tell whether its rows belong to those of the other files.",
-                )
-            if field in record:
-                value = as_id(record[field])
-                empty = empty or not value
-                if value:
-                    stated.setdefault(value, about)
-        if len(stated) > 1:
-            first, second = list(stated.items())[:2]
-            raise SourceError(
-                f"{self.files.json[second[1]]}: record {number} has {field.capitalize()} {second[0][:40]}, but record "
-                f"{number} of {self.files.json[first[1]].name} has {first[0][:40]}.",
-                "Line i must be the same post in every file.",
-            )
-        return "" if empty else next(iter(stated), "")
-
-    def _check_ends(self, number: int, cells: list[Record | str | None], columns: list[Iterator]) -> None:
-        """Refuse files of different lengths; blank lines at the end of a text file are not rows."""
-        names = [*self.files.json.values(), self.files.paths]
-        if self.files.labels is not None:
-            names.append(self.files.labels)
-        counts = {}
-        for path, cell, column in zip(names, cells, columns, strict=True):
-            rest = [] if cell is None else chain([cell], column)
-            last = 0
-            for offset, value in enumerate(rest, 1):
-                if not (isinstance(value, str) and not value.strip()):
-                    last = offset
-            counts[path] = number + last
-        if len(set(counts.values())) > 1:
-            listed = ", ".join(f"{path.name} {rows:,}" for path, rows in counts.items())
-            odd = min(counts, key=lambda path: list(counts.values()).count(counts[path]))
-            raise SourceError(
-                f"{odd}: the files have different numbers of rows: {listed}.", "Line i must be the same post."
-            )
-
-
-def as_id(value: object) -> str:
-    """Return a pid or uid as text: ints and strings of the same digits are the same id; '' if it is missing."""
-    if isinstance(value, bool) or value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    return "" if text.lower() in MISSING_IDS else text
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file, without their ends; a byte-order mark is skipped.
-
-    Raises:
-        SourceError: A line is not UTF-8; with file and line.
-    """
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise SourceError(f"{path}:{number}: bytes that are not UTF-8.") from None
-            yield line.rstrip("\n")
-
-
 @dataclass(frozen=True)
 class ImageRoot:
     """Where image paths start.
@@ -286,8 +146,3 @@ def _is_file(root: ImageRoot, image_path: str) -> bool:
         return (root.folder / root.relative(image_path)).is_file()
     except (OSError, ValueError):
         return False
-
-
-def clean_path(line: str) -> str:
-    """Return an image path without the quotes, carriage return and blanks that real files have around it."""
-    return line.strip().strip("\"'").strip()

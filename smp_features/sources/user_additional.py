@@ -8,7 +8,7 @@ from pathlib import Path
 
 from smp_features.errors import SourceError
 from smp_features.sources import smpd_fields as fields
-from smp_features.sources.smpd_files import read_lines
+from smp_features.sources.text_lines import read_lines
 
 COUNTS = (
     "external_views",
