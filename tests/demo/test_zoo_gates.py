@@ -243,6 +243,8 @@ def test_gpt2_has_a_window_of_at_least_256_tokens_and_one_token_that_begins_and_
 def test_demo_models_are_told_from_others(tmp_path: Path) -> None:
     assert all(is_zoo_model(folder) and is_zoo_model(str(folder)) for folder in ZOO.values())
     assert is_zoo_model(f"local-dir:{ZOO['clip']}")
+    assert is_zoo_model("zoo:caption")
+    assert not is_zoo_model("zoo:unheard")
     assert not is_zoo_model("gpt2")
     assert not is_zoo_model("ViT-L-14-quickgelu")
     assert not is_zoo_model(tmp_path)

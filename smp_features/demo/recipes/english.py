@@ -113,6 +113,16 @@ SENTENCES = (
     "Happy {thing} to {who}!",
     "Thank you all for the {description} {thing}",
     "{past} {when} with {a_thing}",
+    "{thing} {thing} {where}",
+    "{thing}s {base} {where} {when}",
+    "{description} {thing}s {past} by {a_thing}",
+    "Our {thing} {past} {description} {thing}s",
+    "The {description} {thing} of {thing}s and {thing}s",
+    "{thing}, {thing} and {description} {thing}s",
+    "Most {thing}s {base} the {description} {thing} beside the {thing}",
+    "{base} the {thing} as much as the {thing}",
+    "Two {description} {thing}s {past} their {thing} before {thing}",
+    "{thing} {base} for {thing} with {thing} and {thing}",
 )
 WORD_LISTS = {
     "who": PEOPLE,
@@ -127,6 +137,89 @@ WORD_LISTS = {
     "link": LINKS,
 }
 LOWER_SHARE = 0.2
+# Stems, with what may stand before and behind them. Not every result is in a dictionary, but all are spelled like
+# English: the model learns that a word it does not know is still likelier than letters typed at random.
+STEMS = (
+    "act", "agree", "aim", "appear", "apply", "arm", "ask", "assist", "attach", "attend", "bake", "balance", "band",
+    "bank", "bark", "base", "bath", "beam", "bear", "bell", "belong", "bend", "blame", "blend", "bless", "block",
+    "board", "boil", "bone", "border", "borrow", "branch", "brand", "breath", "brew", "brick", "brush", "bubble",
+    "bud", "burn", "bush", "button", "call", "candle", "care", "cart", "carve", "case", "cast", "cause", "cell",
+    "centre", "chain", "chance", "change", "charge", "charm", "chart", "check", "cheer", "chief", "claim", "class",
+    "clay", "clear", "cliff", "climb", "cloth", "coal", "coast", "collect", "comb", "comfort", "command", "common",
+    "compare", "complain", "concern", "connect", "consider", "contain", "control", "copper", "copy", "corn", "cost",
+    "cotton", "count", "course", "cover", "craft", "crash", "cream", "creep", "crime", "crop", "crowd", "crown",
+    "cure", "curl", "current", "curtain", "custom", "damp", "danger", "deal", "decide", "deep", "defend", "delight",
+    "deliver", "demand", "depend", "desert", "desire", "detail", "develop", "direct", "discuss", "distance", "doubt",
+    "draft", "drain", "draw", "drift", "drill", "drink", "drop", "dust", "duty", "earn", "earth", "edge", "educate",
+    "effect", "effort", "elect", "employ", "enjoy", "enter", "equal", "event", "exact", "examine", "example",
+    "excite", "exist", "expand", "expert", "express", "extend", "fabric", "fact", "fade", "fail", "faith", "fall",
+    "fan", "feather", "figure", "fill", "filter", "firm", "fit", "flag", "flame", "flash", "flat", "flavour", "float",
+    "flood", "flour", "flow", "fold", "force", "form", "fortune", "frame", "friend", "fruit", "fuel", "function",
+    "gain", "gather", "gentle", "ghost", "gift", "glance", "glory", "glow", "govern", "grace", "grain", "grand",
+    "grant", "gravel", "greet", "grind", "grip", "ground", "group", "grow", "guard", "guess", "guest", "habit",
+    "hammer", "handle", "harm", "harvest", "haste", "health", "heat", "help", "herb", "hero", "history", "hold",
+    "honest", "honey", "honour", "hook", "hope", "host", "human", "humour", "hunt", "imagine", "import", "improve",
+    "include", "increase", "inform", "inspect", "instruct", "insure", "intend", "invent", "invite", "iron", "item",
+    "join", "judge", "jump", "just", "keen", "kick", "kind", "king", "kiss", "knit", "knot", "label", "labour",
+    "ladder", "land", "language", "laugh", "law", "lead", "lean", "learn", "leather", "legend", "lend", "level",
+    "lift", "limit", "line", "list", "load", "loan", "local", "lock", "log", "loop", "loss", "luck", "machine",
+    "magic", "manner", "march", "mark", "marvel", "mass", "master", "match", "matter", "meal", "mean", "measure",
+    "memory", "mend", "merry", "metal", "method", "middle", "mill", "mine", "mist", "mix", "model", "moment",
+    "motion", "motor", "mount", "muscle", "music", "nail", "name", "nation", "nature", "neat", "nerve", "nest",
+    "noise", "normal", "note", "notice", "number", "object", "observe", "occasion", "offer", "oil", "operate",
+    "opinion", "order", "organ", "origin", "owner", "pack", "page", "pain", "pair", "palace", "panel", "parcel",
+    "pardon", "part", "pass", "pattern", "pause", "peace", "pepper", "perform", "permit", "person", "piece", "pile",
+    "pilot", "pipe", "pity", "plain", "plant", "plaster", "plastic", "please", "plenty", "pocket", "poem", "point",
+    "polish", "pool", "port", "post", "pot", "pound", "powder", "power", "practice", "praise", "pray", "prepare",
+    "present", "press", "prevent", "price", "pride", "print", "prison", "produce", "profit", "program", "promise",
+    "proof", "protect", "prove", "provide", "public", "pull", "pump", "punish", "pupil", "pure", "purpose", "push",
+    "quarter", "race", "rail", "raise", "range", "rank", "rate", "raw", "reach", "reason", "receive", "record",
+    "reduce", "refer", "reflect", "refuse", "regret", "regular", "relate", "relax", "rely", "remain", "remark",
+    "remind", "remove", "rent", "repeat", "reply", "report", "request", "respect", "rest", "result", "reveal",
+    "review", "reward", "rhythm", "ribbon", "rise", "risk", "rock", "roll", "root", "rough", "round", "row", "rubber",
+    "rule", "sail", "salt", "sample", "satisfy", "save", "scale", "scene", "scent", "science", "score", "scratch",
+    "screen", "screw", "search", "season", "seat", "seed", "select", "send", "sense", "separate", "series", "serve",
+    "settle", "shake", "shape", "sharp", "shelf", "shell", "shelter", "shift", "shine", "shock", "shoulder", "shout",
+    "sign", "silence", "silk", "silver", "simple", "skill", "skin", "slice", "slide", "smart", "smile", "smooth",
+    "snap", "soap", "social", "solid", "sort", "soul", "source", "space", "spark", "special", "speech", "speed",
+    "spell", "spend", "spice", "spirit", "splendid", "split", "sport", "spot", "spread", "spring", "staff", "stage",
+    "stain", "stamp", "standard", "steady", "steal", "steam", "steel", "steep", "step", "stick", "stiff", "stir",
+    "stock", "stream", "strength", "stretch", "strict", "strike", "string", "struggle", "study", "stuff", "style",
+    "subject", "success", "suffer", "sugar", "suggest", "suit", "supply", "support", "surface", "surprise",
+    "surround", "swallow", "sweep", "swim", "swing", "sword", "sympathy", "system", "tail", "talent", "target",
+    "task", "taste", "tax", "teach", "tear", "temper", "tend", "tender", "test", "thank", "theory", "thick", "thin",
+    "thought", "thread", "threat", "throat", "thunder", "ticket", "tight", "timber", "tool", "tooth", "total",
+    "touch", "trace", "track", "trade", "tradition", "traffic", "trail", "transport", "travel", "treasure", "treat",
+    "trend", "trial", "triumph", "trouble", "trust", "tube", "tune", "turn", "twist", "type", "union", "unit",
+    "value", "vanish", "vary", "velvet", "verse", "victory", "violet", "virtue", "vision", "vote", "wage", "wander",
+    "warn", "wash", "waste", "weapon", "weave", "weigh", "welcome", "wheel", "whisper", "wild", "wine", "wing",
+    "wire", "wise", "wish", "witness", "wool", "word", "work", "worry", "worth", "wound", "wrap", "wrist", "yard",
+    "yarn", "yield", "youth", "zeal", "zone",
+)  # fmt: skip
+BEFORE_STEM = (
+    "un",
+    "re",
+    "over",
+    "under",
+    "out",
+    "dis",
+    "mis",
+    "pre",
+    "inter",
+    "in",
+    "en",
+    "fore",
+    "up",
+    "super",
+    "sub",
+)
+BEHIND_STEM = (
+    "s", "ed", "ing", "er", "ers", "ly", "ful", "less", "ness", "ment", "able", "ation", "ist", "ism", "ity", "ous",
+    "al", "ive", "ian", "ic", "ish", "y", "ship", "hood", "ward", "wise", "age", "ance", "ent", "ery", "man", "house",
+    "work", "land", "side", "light", "way", "stone", "ford", "ton", "berg", "ville",
+)  # fmt: skip
+OPEN_SLOTS = {"thing", "description", "past", "base", "going", "still"}
+OPEN_SHARE = 0.4  # of the words in those slots
 
 
 def sentence(rng: np.random.Generator) -> str:
@@ -143,9 +236,21 @@ def sentence(rng: np.random.Generator) -> str:
 
 def _fill(slot: str, rng: np.random.Generator) -> str:
     if slot == "a_thing":
-        words = [THINGS[rng.integers(len(THINGS))]]
+        words = [_fill("thing", rng)]
         if rng.random() < 0.5:
-            words.insert(0, DESCRIPTIONS[rng.integers(len(DESCRIPTIONS))])
-        return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
+            words.insert(0, _fill("description", rng))
+        return f"{'an' if words[0][0] in 'aeiouAEIOU' else 'a'} {' '.join(words)}"
+    if slot in OPEN_SLOTS and rng.random() < OPEN_SHARE:
+        return _derived_word(rng)
     options = WORD_LISTS[slot]
     return options[rng.integers(len(options))]
+
+
+def _derived_word(rng: np.random.Generator) -> str:
+    word = STEMS[rng.integers(len(STEMS))]
+    if rng.random() < 0.2:
+        word = BEFORE_STEM[rng.integers(len(BEFORE_STEM))] + word
+    if rng.random() < 0.6:
+        ending = BEHIND_STEM[rng.integers(len(BEHIND_STEM))]
+        word = word[:-1] + ending if word[-1] == "e" and ending[0] in "aeiouy" else word + ending
+    return word.capitalize() if rng.random() < 0.1 else word

@@ -18,7 +18,7 @@ END = "<|endoftext|>"  # begins and ends a text, as in the real GPT-2
 WIDTH, LAYERS, HEADS, POSITIONS = 128, 2, 4, 256
 TEXTS = 60_000
 ENGLISH_SHARE = 0.6
-STEPS, BATCH = 1_500, 64
+STEPS, BATCH = 2_000, 64
 LEARNING_RATE = 2e-3
 
 
@@ -40,13 +40,13 @@ def train(out: Path, steps: int = STEPS) -> None:
         n_head=HEADS,
         bos_token_id=end,
         eos_token_id=end,
-        resid_pdrop=0.05,
-        embd_pdrop=0.05,
-        attn_pdrop=0.05,
+        resid_pdrop=0.1,
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
     )
     model = GPT2LMHeadModel(config)
     encoded = [ids[: POSITIONS - 2] for ids in tokenizer(corpus).input_ids]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.05)
     model.train()
     for step in range(steps):

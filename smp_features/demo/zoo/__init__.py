@@ -13,6 +13,7 @@ ZOO: dict[str, Path] = {
     "language": ZOO_FOLDER / "gpt2",
 }
 LOCAL_PREFIX = "local-dir:"
+ZOO_PREFIX = "zoo:"
 
 
 def is_zoo_model(path: str | Path) -> bool:
@@ -21,7 +22,10 @@ def is_zoo_model(path: str | Path) -> bool:
     What they say means nothing on other pictures and texts than the demo's, which is what callers have to tell.
 
     Args:
-        path: A model id as configured: a folder, a folder behind open_clip's ``local-dir:``, or a hub name.
+        path: A model id as configured: ``zoo:caption`` and the like, a folder, a folder behind open_clip's
+            ``local-dir:``, or a hub name.
     """
+    if str(path).startswith(ZOO_PREFIX):
+        return str(path).removeprefix(ZOO_PREFIX) in ZOO
     folder = Path(str(path).removeprefix(LOCAL_PREFIX)).expanduser().resolve()
     return folder in {model.resolve() for model in ZOO.values()}
