@@ -116,7 +116,14 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
         census(tmp_path / "p", tmp_path / "s")
 
 
-def test_a_lost_row_fails_the_run() -> None:
-    counts = Census(rows=Counter(train=3), posts=Counter(train=1), refused_by_split=Counter(train=1))
-    with pytest.raises(ReconciliationError, match="3 source rows of train became 1 posts and 1 refusals"):
-        counts.reconcile()
+def test_a_row_lost_on_the_way_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sort_out = ingest_census._sort_out
+
+    def lose_one(batch: Any, split: Any, counts: Census, ledger: Any) -> Any:
+        counts.rows[split] += 1
+        return sort_out(batch[1:], split, counts, ledger)
+
+    monkeypatch.setattr(ingest_census, "_sort_out", lose_one)
+    write(tmp_path / "p", "train", *({"Pid": n} for n in (1, 2, 3)))
+    with pytest.raises(ReconciliationError, match="3 source rows of train became 2 posts and 0 refusals"):
+        census(tmp_path / "p", tmp_path / "s")
