@@ -1,0 +1,192 @@
+"""The report's figures: numbers in, a matplotlib Figure out; the notebooks draw the same ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from smp_features.analysis.summaries import FEW
+from smp_features.training.metrics import Interval
+
+# Okabe and Ito's palette, which people with any of the common colour-vision deficiencies can tell apart.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+
+WIDTH = 7.2  # inches: the text width of an A4 page with the report's margins
+POPULARITY = "log2(views + 1)"
+
+_STYLE: dict[Any, Any] = {  # matplotlib's own types want every key as a literal
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.edgecolor": "#555555",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "svg.hashsalt": "smp_features",  # equal numbers give equal bytes
+}
+
+
+@contextmanager
+def _canvas(
+    height: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """Yield a Figure in the house style, which belongs to no global state, with its axes in reading order."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+        yield figure, list(axes.flat)
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG document that refers to nothing outside itself; equal figures give equal text."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def measures_by_interval(summaries: Mapping[str, pd.DataFrame], unit: str) -> Figure:
+    """Draw median and quartiles of each measure by popularity interval, with the number of posts.
+
+    Args:
+        summaries: Panel title to a table of `summaries.by_interval`, all over the same intervals.
+        unit: What the measures are in, for the vertical axis.
+
+    Returns:
+        One panel per measure: a bar from the first to the third quartile, a dot at the median (hollow where fewer
+        than 10 posts are behind it), n along the bottom.
+    """
+    with _canvas(1.0 + 1.75 * len(summaries), rows=len(summaries), sharex=True) as (figure, panels):
+        for axes, (title, table) in zip(panels, summaries.items(), strict=True):
+            filled = table[table["n"] > 0]
+            at = filled["lower"].to_numpy()
+            axes.bar(
+                at, filled["q3"] - filled["q1"], bottom=filled["q1"], width=0.6, color=SKY, alpha=0.55,
+                label="first to third quartile",
+            )  # fmt: skip
+            axes.plot(at, filled["median"], color=BLUE, linewidth=1.2, label="median")
+            faces = [BLUE if n >= FEW else "white" for n in filled["n"]]
+            axes.scatter(at, filled["median"], s=26, color=faces, edgecolors=BLUE, zorder=3)
+            axes.set_title(title)
+            axes.set_ylabel(unit)
+            axes.set_xticks(table["lower"], table["interval"])
+            axes.grid(visible=False, axis="x")
+            if len(filled):
+                bottom, top = filled["q1"].min(), filled["q3"].max()
+                room = max(top - bottom, 1e-3)
+                axes.set_ylim(bottom - 0.28 * room, top + 0.08 * room)  # the counts stand below the bars
+            for lower, n in zip(table["lower"], table["n"], strict=True):
+                place = axes.get_xaxis_transform()
+                axes.text(lower, 0.04, f"n={n:,}", transform=place, ha="center", fontsize=6.5, color="#333333")
+        panels[0].legend(loc="upper right", bbox_to_anchor=(1, 1.25), ncols=2, frameon=False, fontsize=8)
+        panels[-1].set_xlabel(f"popularity interval, {POPULARITY}")
+        return figure
+
+
+def predicted_against_actual(predicted: ArrayLike, actual: ArrayLike) -> Figure:
+    """Draw predicted against actual popularity as a density of posts, with the line where both are equal.
+
+    Args:
+        predicted: (n,) predictions, log2(views + 1).
+        actual: (n,) labels, likewise.
+    """
+    guess, truth = np.asarray(predicted, float), np.asarray(actual, float)
+    both = np.concatenate([guess, truth])
+    low, high = (np.floor(both.min()) - 0.5, np.ceil(both.max()) + 0.5) if len(both) else (0.0, 1.0)
+    with _canvas(4.6) as (figure, [axes]):
+        cells = axes.hexbin(
+            truth, guess, gridsize=36, extent=(low, high, low, high), mincnt=1, bins="log", cmap="cividis", linewidths=0
+        )
+        axes.plot([low, high], [low, high], color=VERMILION, linewidth=1.4, label="predicted = actual")
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel(f"actual popularity, {POPULARITY}")
+        axes.set_ylabel(f"predicted popularity, {POPULARITY}")
+        axes.set_title(f"n = {len(truth):,} posts")
+        axes.legend(loc="upper left", frameon=False)
+        figure.colorbar(cells, ax=axes, label="posts per cell, logarithmic", shrink=0.8, format="%d")
+        return figure
+
+
+def calibration(bins: pd.DataFrame) -> Figure:
+    """Draw mean actual against mean predicted popularity by bin.
+
+    Args:
+        bins: A table of `summaries.calibration`.
+    """
+    with _canvas(4.2) as (figure, [axes]):
+        ends = bins[["mean_predicted", "low", "high"]].to_numpy()
+        low, high = np.floor(ends.min()), np.ceil(ends.max())
+        axes.plot([low, high], [low, high], color="#777777", linestyle="--", linewidth=1, label="perfect calibration")
+        errors = np.abs(bins[["low", "high"]].to_numpy().T - bins["mean_actual"].to_numpy())
+        axes.errorbar(
+            bins["mean_predicted"], bins["mean_actual"], yerr=errors, fmt="o", color=BLUE, markersize=5, capsize=3,
+            linewidth=1.2, label="bin mean, 95 % interval",
+        )  # fmt: skip
+        smallest, largest = bins["n"].min(), bins["n"].max()
+        per_bin = f"{smallest:,}" if smallest == largest else f"{smallest:,}–{largest:,}"
+        axes.set_title(f"n = {bins['n'].sum():,} posts in {len(bins)} bins of {per_bin}")
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.set_xlabel(f"mean predicted popularity, {POPULARITY}")
+        axes.set_ylabel(f"mean actual popularity, {POPULARITY}")
+        axes.legend(loc="upper left", frameon=False)
+        return figure
+
+
+def importance(shares: pd.Series, unit: str) -> Figure:
+    """Draw feature importance as bars, the largest on top.
+
+    Args:
+        shares: Importance in percent by feature name.
+        unit: What the percentages are of, for the axis.
+    """
+    ordered = shares.sort_values(kind="stable")
+    with _canvas(0.9 + 0.21 * len(ordered)) as (figure, [axes]):
+        bars = axes.barh([str(name) for name in ordered.index], ordered.to_numpy(), color=BLUE, height=0.7)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=7.5, color="#444444")
+        axes.set_xlabel(unit)
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.08, y=0.02)
+        return figure
+
+
+def score_changes(changes: Mapping[str, tuple[Interval, Interval]]) -> Figure:
+    """Draw what leaving each feature group out does to SRC and to MAE, with 95 % intervals.
+
+    Args:
+        changes: What was left out, to the change of SRC (below zero is worse) and of MAE (above zero is worse).
+    """
+    names = list(changes)
+    with _canvas(1.1 + 0.36 * len(names), columns=2, sharey=True) as (figure, panels):
+        labels = ("change of SRC", f"change of MAE, {POPULARITY}")
+        titles = ("left of the dashed line: worse", "right of the dashed line: worse")
+        for side, (axes, label, title) in enumerate(zip(panels, labels, titles, strict=True)):
+            for row, name in enumerate(names):
+                estimate = changes[name][side]
+                clear = estimate.low > 0 or estimate.high < 0
+                axes.plot([estimate.low, estimate.high], [row, row], color=BLUE, linewidth=2)
+                axes.scatter(estimate.value, row, s=36, color=BLUE if clear else "white", edgecolors=BLUE, zorder=3)
+            axes.axvline(0, color=VERMILION, linewidth=1.2, linestyle="--")
+            axes.set_xlabel(label)
+            axes.set_title(title, fontweight="normal", fontsize=8.5)
+            axes.set_yticks(range(len(names)), [f"without {name}" for name in names])
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.margins(x=0.15)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        return figure

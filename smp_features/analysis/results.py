@@ -1,0 +1,132 @@
+"""What the report reads from the champion's MLflow run: scores, groups left out, importance, predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from smp_features.analysis.model_sections import Score
+from smp_features.config import Config
+from smp_features.errors import UsageError
+from smp_features.training.metrics import Interval
+
+SPLITS = {
+    "identity": "`identity`: cross-validation in which no user is in two folds.",
+    "chronological": "`chronological`: trained on the earlier posts, scored on the last 20 % by time.",
+    "later_unseen": "`later_unseen`: scored on later posts, most of them of users that training never saw.",
+    "random_optimistic": "`random_optimistic`: posts split at random, which flatters: users are on both sides.",
+    "gate": "`gate`: users reserved for ever, on whom a new model must beat the champion.",
+}
+"""What each split means, in one sentence."""
+
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The champion and its results.
+
+    Attributes:
+        model: Registered name.
+        version: Registered version.
+        head: The score that heads the report.
+        scores: All scores, baselines included.
+        leave_out: Group to the changes of SRC and MAE: without the group minus with it.
+        importance: Gain by column of the booster.
+        group_of: Column of the booster to feature group.
+        oof: Out-of-fold predictions: `pid`, `uid`, `predicted`, `actual`.
+        label_median: Median label of the rows trained on, log2(views + 1).
+        external_used: External profile counts were among the rows trained on.
+        note: How the scores came about, one paragraph.
+    """
+
+    model: str
+    version: str
+    head: Score
+    scores: tuple[Score, ...]
+    leave_out: Mapping[str, tuple[Interval, Interval]]
+    importance: pd.Series
+    group_of: Mapping[str, str]
+    oof: pd.DataFrame
+    label_median: float
+    external_used: bool
+    note: str
+
+
+def champion_results(config: Config) -> Trained | None:
+    """Read the champion's results; None before there is a champion.
+
+    Args:
+        config: Its `registry` section and root say where MLflow's store is.
+
+    Raises:
+        StageError: The store cannot be reached.
+    """
+    from smp_features.training.registry import Registry, tracking_uri  # MLflow takes seconds to import
+
+    try:
+        store = tracking_uri(config)
+    except UsageError:  # no place for a store, so nothing was trained
+        return None
+    if store.startswith(_SQLITE) and not Path(store.removeprefix(_SQLITE)).exists():
+        return None  # opening it would make it
+    registry = Registry(config)
+    champion = registry.champion()
+    if champion is None:
+        return None
+    return trained(champion.model, champion.number, registry.results(champion), registry.predictions(champion))
+
+
+def trained(model: str, version: str, results: Mapping[str, Any], oof: pd.DataFrame) -> Trained:
+    """Read the results of a run.
+
+    Args:
+        model: Registered name.
+        version: Registered version.
+        results: `results.json`, as `training/experiment.py` describes it.
+        oof: `oof_predictions.parquet`, with at least `pid`, `uid`, `predicted` and `actual`.
+    """
+    scores = tuple(score(entry) for entry in results["scores"])
+    gains = results["importance"]
+    return Trained(
+        model=model,
+        version=version,
+        head=score(results["headline"]),
+        scores=scores,
+        leave_out={
+            each["name"]: (interval(each["delta_src"]), interval(each["delta_mae"])) for each in results["leave_out"]
+        },
+        importance=pd.Series({each["feature"]: each["gain"] for each in gains}, dtype="float64"),
+        group_of={each["feature"]: each["group"] for each in gains},
+        oof=oof[["pid", "uid", "predicted", "actual"]],
+        label_median=float(results["label"]["median"]),
+        external_used=bool(results["external_used"]),
+        note=_note(model, version, results, scores),
+    )
+
+
+def score(entry: Mapping[str, Any]) -> Score:
+    """Return an entry of `scores` as a row."""
+    values = [interval(entry[name]) for name in ("src", "mae", "bias")]
+    return Score(entry["split"], entry["model"], entry["segment"], int(entry["n"]), *values)
+
+
+def interval(held: Mapping[str, Any]) -> Interval:
+    """Return an interval read from JSON, where null stands for what could not be computed."""
+    value, low, high = (math.nan if held[name] is None else float(held[name]) for name in ("value", "low", "high"))
+    return Interval(value, low, high, float(held["level"]))
+
+
+def _note(model: str, version: str, results: Mapping[str, Any], scores: tuple[Score, ...]) -> str:
+    rows = results["rows"]
+    splits = " ".join(SPLITS[name] for name in dict.fromkeys(each.split for each in scores) if name in SPLITS)
+    return (
+        f"{model} version {version}, trained on {rows['labelled']:,} posts of {rows['users']:,} users. {splits} "
+        "`metadata only` does without anything made by the frozen models; `median` always predicts the median of its "
+        "training labels and ranks nothing. Intervals: 95 %, bootstrap over users."
+    )

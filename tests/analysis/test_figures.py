@@ -1,0 +1,104 @@
+"""Figures say what they show: axes with units, counts, palette, no reference to the outside."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from smp_features.analysis import figures
+from smp_features.analysis.summaries import by_interval, calibration
+from smp_features.training.metrics import Interval
+
+RNG = np.random.default_rng(0)
+POPULARITY = RNG.uniform(2, 9, 300)
+PREDICTED = POPULARITY + RNG.normal(size=300)
+
+
+def _similarity():
+    return figures.measures_by_interval({"caption against title": by_interval(POPULARITY, PREDICTED)}, "cosine")
+
+
+def _calibration():
+    return figures.calibration(calibration(PREDICTED, POPULARITY, np.arange(300) // 3))
+
+
+def _importance():
+    return figures.importance(pd.Series({"title": 60.0, "user": 40.0}), "share of the total gain, %")
+
+
+def _changes():
+    change = (Interval(-0.1, -0.2, -0.05, 0.95), Interval(0.01, -0.1, 0.12, 0.95))
+    return figures.score_changes({"picture": change, "user": change})
+
+
+FIGURES = [
+    _similarity,
+    lambda: figures.predicted_against_actual(PREDICTED, POPULARITY),
+    _calibration,
+    _importance,
+    _changes,
+]
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_every_figure_is_self_contained_and_equal_numbers_draw_equal_text(draw):
+    text = figures.svg(draw())
+    links = set(re.findall(r'(?:href|src)="([^#"][^"]*)"', text))
+    assert not {link for link in links if not link.startswith("data:")}
+    assert text.startswith("<svg")
+    assert figures.svg(draw()) == text
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+def test_every_horizontal_axis_at_the_bottom_is_labelled(draw):
+    figure = draw()
+    assert all(axes.get_xlabel() for axes in figure.axes if axes.get_label() != "<colorbar>")
+
+
+def test_intervals_are_drawn_at_their_median_with_counts_and_unit():
+    table = by_interval([1.5] * 12 + [2.5] * 3, [0.1] * 12 + [0.2] * 3)
+    axes = figures.measures_by_interval({"caption against title": table}, "cosine similarity").axes[0]
+    assert axes.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.2])
+    assert [text.get_text() for text in axes.texts] == ["n=12", "n=3"]
+    assert axes.get_ylabel() == "cosine similarity"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1–2", "2–3"]
+    dots = axes.collections[0]
+    assert [to_hex(color) for color in dots.get_facecolors()] == ["#0072b2", "#ffffff"]  # 3 posts: hollow
+
+
+def test_an_interval_without_posts_leaves_a_gap_and_says_so():
+    axes = figures.measures_by_interval({"a": by_interval([1.5, 3.5], [0.1, 0.3])}, "cosine similarity").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["n=1", "n=0", "n=1"]
+    assert axes.lines[0].get_xdata().tolist() == [1, 3]
+
+
+def test_calibration_draws_bins_where_their_means_are_and_states_n():
+    bins = calibration(PREDICTED, POPULARITY, np.arange(300) // 3)
+    axes = figures.calibration(bins).axes[0]
+    drawn = axes.containers[0].lines[0]
+    assert drawn.get_ydata().tolist() == pytest.approx(bins["mean_actual"].tolist())
+    assert axes.get_title(loc="left") == "n = 300 posts in 10 bins of 30"
+
+
+def test_importance_puts_the_largest_on_top_with_its_share():
+    axes = _importance().axes[0]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["user", "title"]
+    assert [text.get_text() for text in axes.texts] == ["40.0", "60.0"]
+
+
+def test_a_change_within_noise_is_hollow():
+    source, error = _changes().axes
+    assert to_hex(source.collections[0].get_facecolors()[0]) == "#0072b2"
+    assert to_hex(error.collections[0].get_facecolors()[0]) == "#ffffff"
+
+
+def test_drawing_leaves_no_global_state():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    _similarity()
+    assert dict(matplotlib.rcParams) == before
