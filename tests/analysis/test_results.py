@@ -1,0 +1,76 @@
+"""The champion's results are read from its own run, and a root without a store is left without one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from smp_features.analysis.results import champion_results, interval, score
+from smp_features.config import load_config
+
+
+def _results(src: float) -> dict[str, object]:
+    held = {"value": src, "low": src - 0.1, "high": src + 0.1, "level": 0.95, "excludes_zero": True}
+    entry = {"split": "identity", "model": "model", "segment": "all", "n": 2, "users": 2}
+    entry |= {"src": held, "mae": held, "bias": held}
+    return {
+        "rows": {"labelled": 2, "users": 2, "gate": 0, "gate_users": 0},
+        "label": {"median": 3.0, "low": 1.0, "high": 5.0},
+        "headline": entry,
+        "scores": [entry],
+        "leave_out": [{"name": "picture", "delta_src": held, "delta_mae": held}],
+        "importance": [{"feature": "title_embedding_pca_0", "group": "text", "gain": 4.0}],
+        "external_used": True,
+    }
+
+
+@pytest.fixture
+def two_versions(tmp_path):
+    """A store with two versions of which the first is champion."""
+    from smp_features.training.registry import CHAMPION, Registry
+
+    config = load_config(None, [], root=str(tmp_path / "lake"))
+    Path(config.root).mkdir()
+    registry = Registry(config)
+    registry.client.create_registered_model(registry.model)
+    for src in (0.5, 0.9):
+        run = registry.client.create_run(registry.experiment).info
+        work = tmp_path / str(src)
+        work.mkdir()
+        (work / "results.json").write_text(json.dumps(_results(src)))
+        rows = {"row_id": [1, 2], "pid": ["a", "b"], "uid": ["u", "v"], "actual": [1.0, 5.0], "predicted": [src, 4.0]}
+        pd.DataFrame(rows).to_parquet(work / "oof_predictions.parquet")
+        registry.client.log_artifacts(run.run_id, str(work))
+        registry.client.create_model_version(registry.model, run.artifact_uri, run.run_id)
+    registry.client.set_registered_model_alias(registry.model, CHAMPION, "1")
+    return config
+
+
+def test_the_champions_results_are_read_not_the_newest(two_versions):
+    found = champion_results(two_versions)
+    assert found is not None
+    assert (found.version, found.head.src.value, found.label_median) == ("1", 0.5, 3.0)
+    assert found.oof.to_dict("list") == {
+        "pid": ["a", "b"], "uid": ["u", "v"], "predicted": [0.5, 4.0], "actual": [1.0, 5.0],
+    }  # fmt: skip
+    assert found.leave_out["picture"][0].low == pytest.approx(0.4)
+    assert found.importance.to_dict() == {"title_embedding_pca_0": 4.0}
+    assert found.group_of == {"title_embedding_pca_0": "text"}
+    assert found.external_used
+
+
+def test_a_root_that_was_never_trained_on_has_no_results_and_gets_no_store(tmp_path):
+    assert champion_results(load_config(None, [], root=str(tmp_path / "lake"))) is None
+    assert not (tmp_path / "lake").exists()
+    assert champion_results(load_config(None, [], root="s3://bucket/lake")) is None
+
+
+def test_what_could_not_be_computed_reads_as_nan():
+    nothing = {"value": None, "low": None, "high": None, "level": 0.95, "excludes_zero": False}
+    assert math.isnan(interval(nothing).value)
+    entry = {"split": "identity", "model": "median", "segment": "all", "n": 3, "src": nothing}
+    assert math.isnan(score(entry | {"mae": nothing, "bias": nothing}).src.value)
