@@ -182,6 +182,12 @@ class Lakehouse:
 
     def version(self, table: str) -> int:
         """Return the latest Delta version of a table."""
+        if not self.managed and is_local(self.config.root):
+            # By Delta's protocol the newest commit names the version; its history would cost a Spark job each time.
+            log = Path(self.folder("tables", self.spec(table).name, "_delta_log"))
+            commits = [int(commit.stem) for commit in log.glob("*.json") if commit.stem.isdigit()]
+            if commits:
+                return max(commits)
         return int(self._delta(table).history(1).select("version").head()[0])
 
     def versions(self, tables: Iterable[str]) -> dict[str, int]:
