@@ -309,7 +309,8 @@ def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
     group_of = {feature.name: feature.group for feature in FEATURES}
     found = []
     for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0])):
-        source = name.removeprefix("has_").partition("_pca_")[0].removesuffix("_adapted")
+        # `has_place` is a feature of its own; `has_image_embedding` and the like belong to their vector.
+        source = name if name in group_of else name.removeprefix("has_").partition("_pca_")[0].removesuffix("_adapted")
         group = "adapter" if name == "adapter_score" else group_of[source]
         found.append({"feature": name, "group": group, "gain": float(gain)})
     return found

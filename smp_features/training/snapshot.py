@@ -255,7 +255,8 @@ def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
     for column, values in vocabularies.items():
         # array_position counts from one and gives zero for a value that is not there
         known = F.array(*(F.lit(value) for value in values)).cast("array<string>")
-        codes.append(F.coalesce(F.array_position(known, F.col(column)) - 1, F.lit(-1)).cast("int").alias(column))
+        position = F.call_function("array_position", known, F.col(column))  # F.array_position takes literals only
+        codes.append(F.coalesce(position - 1, F.lit(-1)).cast("int").alias(column))
     return table.select(
         F.col("row_id").cast("bigint"),
         F.xxhash64("uid").alias("user"),
