@@ -189,7 +189,7 @@ class AdapterConfig(_Frozen):
     weight_decay: float = Field(default=1e-4, ge=0)
     batch: int = Field(default=512, ge=1)
     epochs: int = Field(default=15, ge=1)
-    min_steps: int = Field(default=300, ge=0)
+    min_steps: int = Field(default=100, ge=0)
 
 
 class RegressorConfig(_Frozen):

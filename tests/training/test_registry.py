@@ -1,0 +1,146 @@
+"""Who is champion: the first, then only what beats it by more than noise on the gate; people may overrule."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smp_features.config import Config, load_config
+from smp_features.errors import UsageError
+from smp_features.training import registry as registries
+from smp_features.training.registry import Registry, Version, judge, promote, rollback
+
+
+@pytest.fixture
+def config(tmp_path: Path, mlflow_store: Path) -> Config:
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    return load_config(None, [], root=str(tmp_path))
+
+
+@pytest.fixture
+def publish(config: Config, tmp_path: Path) -> Callable[[float], Version]:
+    """Register a version whose gate predictions miss by so much; no model is behind it."""
+    registry = Registry(config)
+    rng = np.random.default_rng(0)
+    gate = pd.DataFrame({"row_id": np.arange(300), "user": np.arange(300) // 3, "actual": 6 + 2 * rng.normal(size=300)})
+
+    def make(noise: float, rows: int = 300) -> Version:
+        run = registry.client.create_run(registry.experiment)
+        path = tmp_path / "gate_predictions.parquet"
+        gate.assign(predicted=gate["actual"] + noise * rng.normal(size=300))[:rows].to_parquet(path)
+        registry.client.log_artifact(run.info.run_id, str(path))
+        registry.client.set_terminated(run.info.run_id)
+        registry._create_model()
+        made = registry.client.create_model_version(registry.model, "file:///nowhere", run.info.run_id)
+        return registries._version(made)
+
+    return make
+
+
+def champion(config: Config) -> str:
+    found = Registry(config).champion()
+    assert found is not None
+    return found.number
+
+
+def test_there_is_no_champion_at_first(config):
+    assert Registry(config).champion() is None and Registry(config).versions() == []
+
+
+def test_the_first_version_becomes_champion(config, publish):
+    assert Registry(config).settle(publish(1.0)).startswith("champion")
+    assert champion(config) == "1"
+
+
+def test_a_clearly_better_version_replaces_it_and_rollback_restores_it(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(2.0))
+    decision = registry.settle(publish(0.5))
+    assert decision.startswith("champion: better") and champion(config) == "2"
+    assert "version 1 is champion again" in rollback(config) and champion(config) == "1"
+    with pytest.raises(UsageError, match="no earlier champion"):
+        rollback(config)
+
+
+def test_a_version_within_noise_stays_a_challenger(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(1.0))
+    decision = registry.settle(publish(1.0))
+    assert decision.startswith("challenger: not better") and "version 1 stays champion" in decision
+    assert champion(config) == "1"
+
+
+def test_a_worse_version_stays_a_challenger(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(0.5))
+    assert registry.settle(publish(2.0)).startswith("challenger")
+    assert champion(config) == "1"
+
+
+def test_too_few_gate_users_decide_nothing(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(2.0))
+    assert "only 20 gate users in common" in registry.settle(publish(0.1, rows=60))
+    assert champion(config) == "1"
+
+
+def test_a_decision_is_taken_once(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(2.0))
+    registry.settle(publish(0.5))
+    promote(config, "1")
+    second = next(each for each in registry.versions() if each.number == "2")
+    assert registry.settle(second).startswith("champion: better")
+    assert champion(config) == "1"
+
+
+@pytest.mark.parametrize(
+    ("src", "mae", "better"),
+    [
+        ((0.01, 0.05), (-0.2, -0.1), True),
+        ((0.01, 0.05), (-0.1, 0.1), True),
+        ((-0.01, 0.05), (-0.2, -0.1), True),
+        ((-0.01, 0.05), (-0.1, 0.1), False),
+        ((0.01, 0.05), (0.1, 0.2), False),
+        ((-0.05, -0.01), (-0.2, -0.1), False),
+        ((float("nan"), float("nan")), (float("nan"), float("nan")), False),
+    ],
+)
+def test_one_gain_beyond_noise_without_a_loss_is_needed(src, mae, better):
+    assert judge(*src, *mae, users=50)[0] is better
+
+
+def test_people_may_promote_any_version(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(0.5))
+    registry.settle(publish(2.0))
+    assert "in place of version 1" in promote(config, "2") and champion(config) == "2"
+    with pytest.raises(UsageError, match=r"no version 7\. Registered: 1, 2"):
+        promote(config, "7")
+
+
+def test_an_unfinished_run_does_not_count(config, publish):
+    registry = Registry(config)
+    version = publish(1.0)
+    registry.tag(version, registries.TRAINING_KEY, "k")
+    assert registry.find(registries.TRAINING_KEY, "k") is not None
+    registry.client.update_run(version.run, status="RUNNING")
+    assert registry.find(registries.TRAINING_KEY, "k") is None
+
+
+def test_the_default_store_is_a_file_under_the_root(config):
+    assert registries.tracking_uri(config) == f"sqlite:///{Path(config.root)}/mlflow.db"
+    with pytest.raises(UsageError, match="tracking_uri"):
+        registries.tracking_uri(load_config(None, [], root="s3://bucket/lake"))
+
+
+def test_secrets_of_a_tracking_uri_are_not_recorded():
+    config = load_config(None, ["registry.tracking_uri=http://user:secret@host"])
+    assert "secret" not in json.dumps(registries._parameters(config))
+    assert registries._public("http://user:secret@host/x") == "http://host/x"

@@ -1,0 +1,163 @@
+"""One model, three ways to ask it, and one answer; then predictions, kept up row by row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import functions as F
+
+from smp_features.errors import FingerprintError, StageError, UsageError
+from smp_features.scoring import evaluate, score, write_submission
+from smp_features.tables import Lakehouse
+from smp_features.training.registry import Registry
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture(scope="module")
+def champion(trained):
+    lake, _ = trained
+    registry = Registry(lake.config)
+    return lake, registry, registry.champion()
+
+
+@pytest.fixture(scope="module")
+def scored(trained):
+    lake, _ = trained
+    return lake, score(lake.session, lake.config, run="score-1")
+
+
+def predictions(lake) -> pd.DataFrame:
+    return lake.lakehouse.read("predictions").toPandas().sort_values("pid").reset_index(drop=True)
+
+
+def test_in_process_pyfunc_and_spark_udf_scores_are_the_same(champion, scored):
+    lake, registry, version = champion
+    features = lake.lakehouse.read("post_features").where("split = 'test'").toPandas().sort_values("pid")
+    assert features["image_embedding"].isna().any() and (features["title"] == "").any()
+    by_udf = predictions(lake)["prediction"].to_numpy()
+    in_process = registry.predictor(version).predict(features)
+    mlflow.set_tracking_uri(registry.uri)
+    by_pyfunc = mlflow.pyfunc.load_model(f"models:/{version.model}@champion").predict(features)
+    assert np.abs(in_process - by_pyfunc).max() < 1e-9
+    assert np.abs(in_process - by_udf).max() < 1e-9
+    assert np.ptp(by_udf) > 0.5
+
+
+def test_training_time_scores_are_those_of_the_served_model(champion):
+    lake, registry, version = champion
+    gate = registry.predictions(version, "gate").sort_values("pid")
+    features = lake.lakehouse.read("post_features").toPandas().set_index("pid").loc[gate["pid"]].reset_index()
+    assert np.abs(registry.predictor(version).predict(features) - gate["predicted"].to_numpy()).max() < 1e-9
+
+
+def test_the_model_holds_no_pickle(champion):
+    version = champion[2]
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.json", "booster.txt", "adapters.safetensors", "served_model.py"}
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".bin", ".cloudpickle")]
+    for path in files:  # a pickle of protocol 2 or later starts with these bytes and ends with a full stop
+        content = path.read_bytes()
+        assert not re.match(rb"\x80[\x02-\x05]", content), path
+    flavor = (folder / "MLmodel").read_text()
+    assert "served_model.py" in flavor and "cloudpickle_version" not in flavor.replace("cloudpickle_version: null", "")
+
+
+def test_the_signature_names_the_columns_used_and_the_fingerprints(champion):
+    _, _, version = champion
+    columns = {each.name: each for each in mlflow.models.get_model_info(version.uri).signature.inputs.inputs}
+    assert str(columns["image_embedding"].type) == "Array(double)" and not columns["image_embedding"].required
+    assert str(columns["event_hour"].type) == "DataType.double" and not columns["event_hour"].required
+    assert columns["clip_image_extractor"].required
+    assert not {"pid", "uid", "title", "popularity", "event_ts"} & set(columns)
+
+
+def test_every_unlabelled_post_has_a_prediction(scored):
+    lake, summary = scored
+    found = predictions(lake)
+    assert sorted(found["pid"]) == sorted(str(row["pid"]) for row in lake.posts if row["popularity"] is None)
+    assert summary.outcome == "done" and summary.reconciles and summary.computed == len(found)
+    assert set(found["model_version"]) == {"1"} and np.isfinite(found["prediction"]).all()
+    assert not list(Path(lake.lakehouse.folder("staging")).glob("predictions/*"))
+
+
+def test_scoring_again_loads_no_model_and_writes_nothing(scored, monkeypatch):
+    lake, _ = scored
+    version = lake.lakehouse.version("predictions")
+    monkeypatch.setattr("mlflow.pyfunc.spark_udf", lambda *_, **__: pytest.fail("a model was loaded"))
+    again = score(lake.session, lake.config, run="score-2")
+    assert again.outcome == "nothing_to_do" and again.ok == again.wanted == 40
+    assert lake.lakehouse.version("predictions") == version
+
+
+def test_submissions_in_both_formats_hold_the_predictions(scored, tmp_path):
+    lake, _ = scored
+    expected = {row.pid: row.prediction for row in predictions(lake).itertuples()}
+    as_json, as_csv = tmp_path / "submission.json", tmp_path / "submission.csv"
+    assert write_submission(lake.session, lake.config, as_json) == 40
+    assert write_submission(lake.session, lake.config, as_csv) == 40
+    content = json.loads(as_json.read_text())
+    assert set(content) == {"version", "result", "external_data"} and content["external_data"]["used"] is False
+    found = {entry["post_id"]: entry["popularity_score"] for entry in content["result"]}
+    assert found == {f"post{pid}": pytest.approx(value, abs=5e-5) for pid, value in expected.items()}
+    with as_csv.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["post_id"]: float(row["popularity_score"]) for row in rows} == found
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(expected))
+    assert evaluate(as_json, labels) == pytest.approx({"src": 1.0, "mae": 0.0, "n": 40, "extra": 0}, abs=1e-4)
+
+
+def test_a_submission_of_another_kind_is_refused(scored, tmp_path):
+    lake, _ = scored
+    with pytest.raises(UsageError, match=r"\.json or \.csv"):
+        write_submission(lake.session, lake.config, tmp_path / "submission.xml")
+
+
+def test_a_changed_post_is_scored_again_and_only_that(trained, scored, tmp_path):
+    lake, _ = trained
+    before = predictions(lake)
+    pid = before["pid"][0]
+    table = lake.lakehouse.read("post_features").where(F.col("pid") == pid)
+    path = str(tmp_path / "changed")
+    changed = table.withColumns({"user_photo_count": F.lit(9.0), "features_key": F.lit("f" * 64)})
+    changed.write.parquet(path)
+    lake.lakehouse.synchronise("post_features", lake.session.read.parquet(path), "features_key")
+    with pytest.raises(StageError, match="1 of 40 unlabelled posts have no current prediction"):
+        write_submission(lake.session, lake.config, tmp_path / "submission.csv")
+    assert score(lake.session, lake.config, run="score-3").computed == 1
+    after = predictions(lake)
+    assert after["prediction"][0] != before["prediction"][0] and after["features_key"][0] == "f" * 64
+    pd.testing.assert_frame_equal(after[1:], before[1:])
+
+
+def test_features_of_other_models_are_not_scored(trained, scored, tmp_path):
+    lake, _ = trained
+    pid = predictions(lake)["pid"][1]
+    path = str(tmp_path / "changed")
+    table = lake.lakehouse.read("post_features").where(F.col("pid") == pid)
+    other = {"clip_text_extractor": F.lit("clip_text-2"), "features_key": F.lit("e" * 64)}
+    table.withColumns(other).write.parquet(path)
+    original = tmp_path / "original"
+    table.write.parquet(str(original))
+    lake.lakehouse.synchronise("post_features", lake.session.read.parquet(path), "features_key")
+    version = lake.lakehouse.version("predictions")
+    with pytest.raises(FingerprintError, match="clip_text_extractor clip_text-1, and post_features holds clip_text-2"):
+        score(lake.session, lake.config, run="score-4")
+    assert lake.lakehouse.version("predictions") == version
+    lake.lakehouse.synchronise("post_features", lake.session.read.parquet(str(original)), "features_key")
+
+
+def test_without_a_champion_there_is_nothing_to_score_with(make_lake):
+    lake = make_lake(labelled=30, unlabelled=5, seed=9)
+    with pytest.raises(StageError, match="Run `smp train` first"):
+        score(lake.session, lake.config, run="score-1")
+    assert Lakehouse(lake.session, lake.config).read("predictions").count() == 0

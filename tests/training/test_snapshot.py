@@ -1,0 +1,181 @@
+"""A snapshot is the training set, row for row, and every reading proves it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from smp_features.errors import SnapshotError, StageError
+from smp_features.training import snapshot as snapshots
+from smp_features.training.snapshot import Snapshot
+
+WIDTH = 4
+
+
+def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
+    """Files of a snapshot as Spark would leave them, from plain pyarrow."""
+    folder.mkdir()
+    names = []
+    for number, part in enumerate(ids):
+        columns: dict[str, object] = {name: np.zeros(len(part)) for name in snapshots.all_columns()}
+        columns |= {name: part.astype(np.int64) for name in ("row_id", "user")}
+        columns |= {name: np.zeros(len(part), np.int32) for name in ("fold", *snapshots.CATEGORIES)}
+        columns |= {"popularity": part.astype(float) / 2}
+        vectors = [[float(row)] * WIDTH for row in part]
+        columns |= {name: pa.array(vectors, pa.list_(pa.float32())) for name in snapshots.VECTORS}
+        names.append(f"part-{number}.parquet")
+        pq.write_table(pa.table(columns), folder / names[-1], row_group_size=7)
+    everything = np.concatenate(ids).astype(np.int64)
+    return Snapshot(
+        str(folder),
+        "k",
+        3,
+        len(everything),
+        snapshots.set_hash(everything),
+        tuple(names),
+        dict.fromkeys(snapshots.VECTORS, WIDTH),
+        {name: [] for name in snapshots.CATEGORIES},
+    )
+
+
+@pytest.fixture
+def snapshot(tmp_path) -> Snapshot:
+    ids = np.random.default_rng(0).permutation(60)
+    return write(tmp_path / "snapshot", [ids[:25], ids[25:50], ids[50:]])
+
+
+def test_all_rows_come_back_ordered_by_row_id(snapshot):
+    rows = snapshots.read(snapshot)
+    assert rows["row_id"].tolist() == list(range(60))
+    assert rows["popularity"].tolist() == [number / 2 for number in range(60)]
+    assert rows["image_embedding"].shape == (60, WIDTH) and rows["image_embedding"].dtype == np.float32
+    assert (rows["image_embedding"][:, 2] == np.arange(60)).all()
+    assert rows["fold"].dtype == np.int64 and set(rows) == set(snapshots.all_columns())
+
+
+def test_a_file_that_is_gone_is_noticed(snapshot):
+    (Path(snapshot.folder) / snapshot.files[1]).unlink()
+    with pytest.raises(SnapshotError, match="lost its file part-1"):
+        snapshots.read(snapshot)
+
+
+def test_rows_that_are_lost_are_noticed(snapshot):
+    path = Path(snapshot.folder) / snapshot.files[0]
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(SnapshotError, match="holds 60 rows, and an epoch read 59"):
+        snapshots.read(snapshot)
+
+
+def test_rows_that_come_twice_are_noticed(snapshot):
+    twice = replace(snapshot, files=(*snapshot.files, snapshot.files[0]))
+    with pytest.raises(SnapshotError, match="read 85, 60 of them distinct"):
+        snapshots.read(twice)
+
+
+def test_another_row_in_place_of_one_is_noticed(snapshot):
+    path = Path(snapshot.folder) / snapshot.files[2]
+    table = pq.read_table(path)
+    ids = table["row_id"].to_numpy().copy()
+    ids[0] = 999
+    pq.write_table(table.set_column(table.schema.get_field_index("row_id"), "row_id", pa.array(ids)), path)
+    with pytest.raises(SnapshotError, match="read 60, 60 of them distinct"):
+        snapshots.read(snapshot)
+
+
+def test_a_damaged_file_is_noticed(snapshot):
+    path = Path(snapshot.folder) / snapshot.files[0]
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(SnapshotError):
+        snapshots.read(snapshot)
+
+
+def test_every_epoch_is_checked(snapshot):
+    first = list(snapshots.stream(snapshot, ("popularity",)))
+    assert sum(len(chunk["row_id"]) for chunk in first) == 60 and set(first[0]) == {"row_id", "popularity"}
+    path = Path(snapshot.folder) / snapshot.files[0]
+    pq.write_table(pq.read_table(path).slice(3), path)
+    with pytest.raises(SnapshotError):
+        list(snapshots.stream(snapshot, ("popularity",)))
+
+
+def test_a_manifest_that_cannot_be_read_says_what_to_do(tmp_path):
+    with pytest.raises(SnapshotError, match="Delete that folder"):
+        snapshots.load(tmp_path)
+
+
+def test_row_ids_are_hashed_as_a_multiset():
+    ids = np.array([3, 1, 2], np.int64)
+    assert snapshots.set_hash(ids) == snapshots.set_hash(ids[::-1])
+    assert snapshots.set_hash(ids) != snapshots.set_hash(np.array([3, 1, 2, 2], np.int64))
+
+
+@pytest.mark.spark
+def test_an_export_is_the_pinned_training_set(lake):
+    version = lake.lakehouse.version("training_set")
+    key = snapshots.content_key(lake.lakehouse, version)
+    snapshot = snapshots.export(lake.lakehouse, version, key)
+    rows = snapshots.read(snapshot)
+    expected = lake.lakehouse.read("training_set", version).toPandas().sort_values("row_id").reset_index(drop=True)
+    assert rows["row_id"].tolist() == expected["row_id"].tolist()
+    for name in ("popularity", "title_char_count", "user_photo_count", "caption_title_similarity"):
+        assert np.array_equal(rows[name], expected[name].to_numpy(float), equal_nan=True), name
+    for name in snapshots.VECTORS:
+        assert np.array_equal(rows[name], np.stack(expected[name]).astype(np.float32)), name
+    assert np.array_equal(rows["event_time"], expected["event_ts"].dt.tz_localize("UTC").astype("int64") / 1e9)
+    words = np.array([*snapshot.vocabularies["category"], None], dtype=object)
+    assert words[rows["category"]].tolist() == [None if v is None else v for v in expected["category"]]
+    assert len(np.unique(rows["user"])) == expected["uid"].nunique()
+
+
+@pytest.mark.spark
+def test_a_snapshot_is_written_once(lake):
+    version = lake.lakehouse.version("training_set")
+    key = snapshots.content_key(lake.lakehouse, version)
+    first = snapshots.export(lake.lakehouse, version, key)
+    times = {path: path.stat().st_mtime_ns for path in Path(first.folder).iterdir()}
+    assert snapshots.export(lake.lakehouse, version, key) == first
+    assert {path: path.stat().st_mtime_ns for path in Path(first.folder).iterdir()} == times
+
+
+@pytest.mark.spark
+def test_an_export_that_was_cut_off_is_made_again(lake):
+    version = lake.lakehouse.version("training_set")
+    key = snapshots.content_key(lake.lakehouse, version)
+    first = snapshots.export(lake.lakehouse, version, key)
+    unfinished = Path(first.folder + ".unfinished")
+    shutil.move(first.folder, unfinished)
+    (unfinished / "stray").touch()
+    again = snapshots.export(lake.lakehouse, version, key)
+    assert again.row_ids == first.row_ids and not unfinished.exists()
+    snapshots.read(again)
+
+
+@pytest.mark.spark
+def test_compaction_leaves_the_content_key_alone_and_a_changed_label_does_not(make_lake):
+    lake = make_lake(labelled=60, unlabelled=0, seed=5)
+    lakehouse = lake.lakehouse
+    before = snapshots.content_key(lakehouse, lakehouse.version("training_set"))
+    rows = lakehouse.read("training_set").limit(1).toPandas()
+    schema = lakehouse.schema("training_set")
+    from pyspark.sql import functions as F
+
+    changed = lakehouse.session.createDataFrame(rows, schema).withColumn("row_hash", F.lit("changed"))
+    lakehouse.synchronise("training_set", changed, "row_hash")
+    after = snapshots.content_key(lakehouse, lakehouse.version("training_set"))
+    assert after != before
+    version = lakehouse.version("training_set")
+    lakehouse.optimize("training_set")
+    assert lakehouse.version("training_set") > version
+    assert snapshots.content_key(lakehouse, lakehouse.version("training_set")) == after
+
+
+@pytest.mark.spark
+def test_an_empty_training_set_is_refused(lakehouse):
+    with pytest.raises(StageError, match="empty"):
+        snapshots.content_key(lakehouse, lakehouse.version("training_set"))

@@ -1,0 +1,145 @@
+"""Training makes one model per training set and configuration, records it whole, and resumes where it was cut off."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from smp_features.config import load_config
+from smp_features.errors import StageError
+from smp_features.training import train as trains
+from smp_features.training.registry import Registry
+from smp_features.training.train import train
+
+pytestmark = pytest.mark.spark
+
+
+def test_the_first_model_becomes_champion(trained):
+    lake, summary = trained
+    assert summary.outcome == "done" and summary.reconciles
+    champion = Registry(lake.config).champion()
+    assert champion is not None and champion.number == "1"
+    assert "identity, model: SRC" in summary.message and "(n " in summary.message
+    assert any(line.startswith("chronological, unseen users") for line in summary.details)
+
+
+def test_second_training_does_nothing(trained, monkeypatch):
+    lake, _ = trained
+    before = len(Registry(lake.config).versions())
+    monkeypatch.setattr(trains, "_compute", lambda *_: pytest.fail("computed again"))
+    again = train(lake.session, lake.config, run="run-2")
+    assert again.outcome == "nothing_to_do" and "version 1" in again.message
+    assert len(Registry(lake.config).versions()) == before
+
+
+def test_compaction_does_not_train_again(trained, monkeypatch):
+    lake, _ = trained
+    lake.lakehouse.optimize("training_set")
+    monkeypatch.setattr(trains, "_compute", lambda *_: pytest.fail("computed again"))
+    assert train(lake.session, lake.config, run="run-3").outcome == "nothing_to_do"
+
+
+def test_another_configuration_is_another_model(trained):
+    lake, _ = trained
+    version = lake.lakehouse.version("training_set")
+    other = load_config(None, ["training.seed=8"], root=lake.config.root)
+    assert trains.training_recipe(lake.config) != trains.training_recipe(other)
+    assert trains.training_recipe(lake.config) == trains.training_recipe(lake.config)
+    assert version == lake.lakehouse.version("training_set")
+
+
+def test_recorded_scores_are_those_of_the_recorded_predictions(trained):
+    lake, _ = trained
+    registry = Registry(lake.config)
+    champion = registry.champion()
+    results, oof = registry.results(champion), registry.predictions(champion)
+    labels = {str(row["pid"]): row["popularity"] for row in lake.posts}
+    assert (oof["pid"].map(labels) == oof["actual"]).all() and oof["pid"].is_unique
+    head = results["headline"]
+    assert (head["split"], head["n"]) == ("identity", len(oof))
+    assert head["src"]["value"] == pytest.approx(spearmanr(oof["predicted"], oof["actual"]).statistic)
+    assert head["mae"]["value"] == pytest.approx((oof["predicted"] - oof["actual"]).abs().mean())
+    assert head["src"]["low"] < head["src"]["value"] < head["src"]["high"]
+    chronological = oof[oof["chronological"].notna()]
+    later = next(e for e in results["scores"] if (e["split"], e["model"]) == ("chronological", "model"))
+    assert later["n"] == len(chronological) == pytest.approx(len(oof) * 0.2, abs=2)
+    assert later["mae"]["value"] == pytest.approx(
+        (chronological["chronological"] - chronological["actual"]).abs().mean()
+    )
+
+
+def test_leaving_out_what_the_label_hangs_on_costs_score(trained):
+    lake, _ = trained
+    registry = Registry(lake.config)
+    results = registry.results(registry.champion())
+    without = {each["name"]: each for each in results["leave_out"]}
+    assert set(without) == {"picture", "user"}
+    assert without["user"]["delta_src"]["high"] < 0 < without["user"]["delta_mae"]["low"]
+    assert without["user"]["delta_src"]["excludes_zero"] is True
+    oof = registry.predictions(registry.champion())
+    expected = spearmanr(oof["without_user"], oof["actual"]).statistic - results["headline"]["src"]["value"]
+    assert without["user"]["delta_src"]["value"] == pytest.approx(expected)
+
+
+def test_gate_users_are_in_no_fold(trained):
+    lake, _ = trained
+    registry = Registry(lake.config)
+    champion = registry.champion()
+    oof, gate = registry.predictions(champion), registry.predictions(champion, "gate")
+    assert len(gate) and not set(gate["uid"]) & set(oof["uid"])
+    assert registry.results(champion)["rows"]["gate"] == len(gate)
+
+
+def test_the_run_holds_parameters_curves_versions_and_figures(trained):
+    lake, _ = trained
+    registry = Registry(lake.config)
+    champion = registry.champion()
+    run = registry.client.get_run(champion.run)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.adapter.form"] == "mixture" and run.data.params["training.folds"] == "3"
+    assert run.data.tags["clip_image_extractor"] == "clip_image-1"
+    assert int(champion.tags["training_set_version"]) >= 1
+    assert {"identity_src", "identity_mae_low", "chronological_unseen_users_mae", "gate_src"} <= set(run.data.metrics)
+    assert len(registry.client.get_metric_history(champion.run, "adapter_train_loss")) >= 15
+    assert len(registry.client.get_metric_history(champion.run, "fold_src")) == 3
+    found = {item.path for item in registry.client.list_artifacts(champion.run)}
+    assert {"results.json", "oof_predictions.parquet", "gate_predictions.parquet", "figures"} <= found
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["training_set"]
+
+
+def test_a_store_that_dies_at_the_end_loses_nothing(make_lake, monkeypatch):
+    lake = make_lake(labelled=120, unlabelled=0, seed=4, overrides=("training.leave_out=[]",))
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("connection lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("mlflow.pyfunc.log_model", dies)
+        with pytest.raises(StageError, match=r"connection lost.*run `smp train` again"):
+            train(lake.session, lake.config, run="run-1")
+    registry = Registry(lake.config)
+    assert registry.versions() == []
+    monkeypatch.setattr(trains, "_compute", lambda *_: pytest.fail("computed again"))
+    resumed = train(lake.session, lake.config, run="run-2")
+    assert resumed.outcome == "done" and registry.champion() is not None
+
+
+def test_a_store_that_is_down_is_said_before_anything_is_computed(lake, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    config = load_config(None, ["registry.tracking_uri=http://user:secret@127.0.0.1:9"], root=lake.config.root)
+    monkeypatch.setattr(trains, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(StageError, match=r"MLflow at http://127.0.0.1:9 failed") as raised:
+        train(lake.session, config, run="run-1")
+    assert "secret" not in str(raised.value)
+
+
+def test_same_seed_gives_the_same_metrics_in_another_lake(trained, make_lake):
+    lake, _ = trained
+    twin = make_lake()
+    train(twin.session, twin.config, run="run-1")
+    first, second = (Registry(each.config) for each in (lake, twin))
+    one, other = first.results(first.champion()), second.results(second.champion())
+    assert one["scores"] == other["scores"] and one["leave_out"] == other["leave_out"]
+    a, b = first.predictions(first.champion()), second.predictions(second.champion())
+    assert np.array_equal(a["predicted"], b["predicted"])
