@@ -176,10 +176,12 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
     Raises:
         SnapshotError: A file is gone or cannot be read, or the rows read are not exactly those of the snapshot.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        from petastorm import make_batch_reader
+    # petastorm 0.12 reads through what pyarrow 14 deprecates, and says so on every file.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\..*")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"petastorm\..*")
+    logging.getLogger("petastorm").setLevel(logging.WARNING)
+    from petastorm import make_batch_reader
+
     wanted = all_columns() if columns is None else ("row_id", *columns)
     urls = [(Path(snapshot.folder) / name).absolute().as_uri() for name in snapshot.files]
     gone = [name for name in snapshot.files if not (Path(snapshot.folder) / name).exists()]
@@ -187,17 +189,13 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
         raise SnapshotError(f"Snapshot {snapshot.content_key} lost its file {gone[0]}.", _AGAIN.format(snapshot.folder))
     seen: list[NDArray[np.int64]] = []
     try:
-        with (
-            warnings.catch_warnings(),
-            make_batch_reader(
-                urls,
-                schema_fields=[f"^{re.escape(name)}$" for name in wanted],
-                num_epochs=1,
-                reader_pool_type="dummy",
-                shuffle_row_groups=False,
-            ) as reader,
-        ):
-            warnings.simplefilter("ignore")
+        with make_batch_reader(
+            urls,
+            schema_fields=[f"^{re.escape(name)}$" for name in wanted],
+            num_epochs=1,
+            reader_pool_type="dummy",
+            shuffle_row_groups=False,
+        ) as reader:
             for batch in reader:
                 arrays = {name: _typed(name, getattr(batch, name)) for name in wanted}
                 seen.append(arrays["row_id"].astype(np.int64))
