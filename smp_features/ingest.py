@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 KNOWN_LATE = datetime(2200, 1, 1, tzinfo=UTC)
 """`known_at` of what has no date: later than every post, and early enough for the nanosecond times of pandas."""
 
+_SAME_FILE = ["split", "image_path", "image_size", "image_modified_at"]
+"""What must be as in the last run for an image not to be read again."""
+
 TABLES = ("posts", "labels", "user_profiles", "images", "texts", "quarantine")
 
 
@@ -122,9 +125,6 @@ def _read_changed_images(lakehouse: Lakehouse, area: StagingArea, staged: DataFr
     return int(total["files"])
 
 
-_SAME_FILE = ["split", "image_path", "image_size", "image_modified_at"]
-
-
 def _known_images(lakehouse: Lakehouse) -> DataFrame:
     """Return what the posts of the last run know of image files: `_SAME_FILE`, `known_key`, `known_status`."""
     known = lakehouse.read("posts").where(F.col("image_key").isNotNull())
@@ -173,10 +173,10 @@ def _labels(staged: DataFrame, config: Config) -> DataFrame:
 
 def _profiles(area: StagingArea, staged: DataFrame, census: Census, config: Config) -> DataFrame:
     """Return one row per user and time of the source's own records, and one per user with an external profile."""
-    profiles = _own_profiles(staged)
+    profiles = own_profiles(staged)
     if census.external:
         crawled = config.source.known_at.user_additional
-        profiles = profiles.unionByName(_external_profiles(staged, area.read(EXTERNAL_FILES), crawled), True)
+        profiles = profiles.unionByName(external_profiles(staged, area.read(EXTERNAL_FILES), crawled), True)
     columns = [name for name in SPECS["user_profiles"].column_names if name != "row_hash"]
     for name in COUNTS:
         if name not in profiles.columns:
@@ -184,11 +184,14 @@ def _profiles(area: StagingArea, staged: DataFrame, census: Census, config: Conf
     return profiles.select(*columns).withColumn("row_hash", row_hash(columns))
 
 
-def _own_profiles(staged: DataFrame) -> DataFrame:
-    """Return the users' records, known when their post was made.
+def own_profiles(staged: DataFrame) -> DataFrame:
+    """Return the users' own records, one per user and time: known when the post was made.
 
     Where posts of the same second disagree, the record that says most wins, then the smallest values: with the
     smaller photo count, the earlier state.
+
+    Args:
+        staged: Posts with `uid`, `event_ts` and the columns of `PROFILE_FIELDS`.
     """
     unknown = sum((F.col(name).isNull().cast("int") for name in PROFILE_FIELDS), F.lit(0))
     ordered = F.struct(unknown.alias("unknown"), *PROFILE_FIELDS)
@@ -202,11 +205,16 @@ def _own_profiles(staged: DataFrame) -> DataFrame:
     )
 
 
-def _external_profiles(staged: DataFrame, external: DataFrame, crawled: date | None) -> DataFrame:
-    """Return external profiles by user, known from the crawl on, or later than every post if that has no date.
+def external_profiles(staged: DataFrame, external: DataFrame, crawled: date | None) -> DataFrame:
+    """Return external profiles by user, known from the crawl on, or at `KNOWN_LATE` if that has no date.
 
     An alias that several users have is nobody's, since it cannot be told whose counts they are. Of a user's several
     aliases the one of the latest post counts.
+
+    Args:
+        staged: Posts with `uid`, `event_ts` and `path_alias`.
+        external: Profiles with `alias`, one each, and `COUNTS`.
+        crawled: The date of the crawl; null if it is not known.
     """
     used = staged.where(F.col("path_alias").isNotNull()).groupBy("path_alias", "uid").agg(F.max("event_ts").alias("at"))
     owners = used.groupBy("path_alias").agg(F.min("uid").alias("uid"), F.max("at").alias("at"), F.count("*").alias("n"))
