@@ -159,9 +159,7 @@ LABELS = TableSpec(
     (
         Column("pid", "string", "the post", required=True),
         Column("popularity", "double", "log2(views + 1), as the source states it", required=True),
-        Column(
-            "known_at", "timestamp", "when it could be known: event_ts + a configured maturity", required=True
-        ),
+        Column("known_at", "timestamp", "when it could be known: event_ts + a configured maturity", required=True),
     ),
     ("pid",),
     constraints={"popularity_is_finite": "popularity >= 0 AND popularity < 64 AND NOT isnan(popularity)"},
@@ -307,9 +305,7 @@ POST_FEATURES = TableSpec(
         *_FINGERPRINTS,
         Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
         Column("features_key", "string", "hash of all columns above; decides whether a row changed", required=True),
-        Column(
-            "inputs_key", "string", "hash of what it was made from; decides if it is made again", required=True
-        ),
+        Column("inputs_key", "string", "hash of what it was made from; decides if it is made again", required=True),
         Column("computed_at", "timestamp", "when the row was made (UTC)", required=True),
     ),
     ("pid",),
@@ -325,9 +321,7 @@ TRAINING_SET = TableSpec(
         Column("uid", "string", "the user", required=True),
         Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
         Column("popularity", "double", "the label, log2(views + 1)", required=True),
-        Column(
-            "fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True
-        ),
+        Column("fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True),
         *(
             Column(
                 feature.name,
@@ -373,9 +367,7 @@ QUARANTINE = TableSpec(
     (
         Column("source_row", "string", "split and line number in the source", required=True),
         Column("pid", "string", "as stated; null or empty if that is the reason"),
-        Column(
-            "reason", "string", "duplicate_pid, conflicting_pid, no_pid, no_uid, bad_time …", required=True
-        ),
+        Column("reason", "string", "duplicate_pid, conflicting_pid, no_pid, no_uid, bad_time …", required=True),
         Column("detail", "string", "a short message without any content"),
         Column("run", "string", "the run that first refused it", required=True),
     ),

@@ -30,8 +30,14 @@ T = TypeVar("T")
 HEX_DIGITS = tuple("0123456789abcdef")
 """All shards of a sharded table."""
 
-_CONFLICTS = ("ConcurrentAppendException", "ConcurrentDeleteReadException", "ConcurrentDeleteDeleteException")
-_CONFLICTS += ("ConcurrentTransactionException", "ConcurrentWriteException", "ProtocolChangedException")
+_CONFLICTS = (
+    "ConcurrentAppendException",
+    "ConcurrentDeleteReadException",
+    "ConcurrentDeleteDeleteException",
+    "ConcurrentTransactionException",
+    "ConcurrentWriteException",
+    "ProtocolChangedException",
+)
 
 
 def quoted(*names: str) -> str:
@@ -188,7 +194,7 @@ class Lakehouse:
             commits = [int(commit.stem) for commit in log.glob("*.json") if commit.stem.isdigit()]
             if commits:
                 return max(commits)
-        return int(self._delta(table).history(1).select("version").head()[0])
+        return int(self._delta(table).history(1).select("version").collect()[0]["version"])
 
     def versions(self, tables: Iterable[str]) -> dict[str, int]:
         """Return the latest Delta version of each table."""
@@ -246,7 +252,7 @@ class Lakehouse:
         changed = compared.where(F.col("_present").isNull() | (F.col("_present") != F.col("_wanted")))
         counts = changed.agg(
             F.count(F.when(F.col("_present").isNull(), 1)).alias("inserted"), F.count("_present").alias("updated")
-        ).head()
+        ).collect()[0]
         result = {"inserted": int(counts["inserted"]), "updated": int(counts["updated"]), "deleted": 0}
         if delete_missing:
             gone = present.select(*spec.key).join(wanted.select(*spec.key), list(spec.key), "left_anti")

@@ -94,7 +94,7 @@ def test_an_outside_reader_opens_every_table(lakehouse, frame):
 
 
 def test_a_missing_table_is_named_with_the_command_that_makes_it(spark, config):
-    with pytest.raises(StageError, match="Table posts does not exist.*smp ingest"):
+    with pytest.raises(StageError, match=r"Table posts does not exist.*smp ingest"):
         Lakehouse(spark, config).read("posts")
 
 

@@ -7,16 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config, load_config
 from smp_features.demo.generate import generate
-from smp_features.errors import UsageError
+from smp_features.errors import StageError, UsageError
 from smp_features.progress import reporter
 from smp_features.query import describe_tables, render
 from smp_features.runs import Summary
 from smp_features.stages import run_all
 from smp_features.status import errors_of
+from smp_features.tables import Lakehouse
 from smp_features.training.metrics import mae, src
 
 
@@ -87,15 +89,20 @@ def test_scores(session: SparkSession, config: Config, source: Path) -> list[dic
         config: Where the tables are.
         source: Folder with `truth.json`.
     """
-    from smp_features.scoring import champion_predictions
-    from smp_features.tables import Lakehouse
+    from smp_features.analysis.readings import predictions
+    from smp_features.training.registry import Registry
 
+    champion = Registry(config).champion()
+    if champion is None:
+        raise StageError("There is no champion.", "Run `smp train` first.")
+    lakehouse = Lakehouse(session, config)
     truth = json.loads((source / "truth.json").read_text(encoding="utf-8"))
     labels = truth["test_labels"]
-    predicted = {pid: value for pid, value in champion_predictions(session, config) if pid in labels}
-    actual = [labels[pid] for pid in predicted]
-    guess = list(predicted.values())
-    median = Lakehouse(session, config).read("labels").approxQuantile("popularity", [0.5], 0.0)[0]
+    predicted = predictions(lakehouse, champion.model, champion.number)
+    predicted = predicted[predicted["pid"].isin(list(labels))]
+    guess = predicted["predicted"].to_numpy(dtype=float)
+    actual = predicted["pid"].map(labels).to_numpy(dtype=float)
+    median = lakehouse.read("labels").approxQuantile("popularity", [0.5], 0.0)[0]
     oracle = truth["oracle"]
     model_src = src(actual, guess)
     return [
@@ -104,7 +111,7 @@ def test_scores(session: SparkSession, config: Config, source: Path) -> list[dic
         {"who": "oracle: the formula, given what the files show", "posts": len(labels), "SRC": oracle["src"],
          "MAE": oracle["mae"], "of the oracle's SRC": "100%"},
         {"who": "median of the training labels", "posts": len(actual), "SRC": None,
-         "MAE": mae(actual, [median] * len(actual)), "of the oracle's SRC": ""},
+         "MAE": mae(actual, np.full(len(actual), median)), "of the oracle's SRC": ""},
     ]  # fmt: skip
 
 
