@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -382,14 +383,13 @@ def _reachable(
     try:
         yield
     except _FAILURES as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise StageError(f"MLflow at {_public(uri)} failed: {reason}", hint) from error
+        reason = (_public(str(error)).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StageError(f"MLflow at {_public(uri)} failed: {reason.rstrip('.')}.", hint) from error
 
 
-def _public(uri: str) -> str:
-    """Return a URI without a user name or password."""
-    scheme, separator, rest = uri.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+def _public(text: str) -> str:
+    """Return a text without the user names and passwords of the URIs in it."""
+    return re.sub(r"//[^/@\s]+@", "//", text)
 
 
 def _quiet() -> None:

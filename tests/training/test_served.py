@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -15,7 +17,6 @@ from pyspark.sql import functions as F
 
 from smp_features.errors import FingerprintError, StageError, UsageError
 from smp_features.scoring import evaluate, score, write_submission
-from smp_features.tables import Lakehouse
 from smp_features.training.registry import Registry
 
 pytestmark = pytest.mark.spark
@@ -68,7 +69,7 @@ def test_the_model_holds_no_pickle(champion):
         content = path.read_bytes()
         assert not re.match(rb"\x80[\x02-\x05]", content), path
     flavor = (folder / "MLmodel").read_text()
-    assert "served_model.py" in flavor and "cloudpickle_version" not in flavor.replace("cloudpickle_version: null", "")
+    assert "loader_module: mlflow.pyfunc.loaders.code_model" in flavor and "python_model:" not in flavor
 
 
 def test_the_signature_names_the_columns_used_and_the_fingerprints(champion):
@@ -128,7 +129,7 @@ def test_a_changed_post_is_scored_again_and_only_that(trained, scored, tmp_path)
     pid = before["pid"][0]
     table = lake.lakehouse.read("post_features").where(F.col("pid") == pid)
     path = str(tmp_path / "changed")
-    changed = table.withColumns({"user_photo_count": F.lit(9.0), "features_key": F.lit("f" * 64)})
+    changed = table.withColumns({"user_photo_count": F.lit(-9.0), "features_key": F.lit("f" * 64)})
     changed.write.parquet(path)
     lake.lakehouse.synchronise("post_features", lake.session.read.parquet(path), "features_key")
     with pytest.raises(StageError, match="1 of 40 unlabelled posts have no current prediction"):
@@ -139,25 +140,27 @@ def test_a_changed_post_is_scored_again_and_only_that(trained, scored, tmp_path)
     pd.testing.assert_frame_equal(after[1:], before[1:])
 
 
-def test_features_of_other_models_are_not_scored(trained, scored, tmp_path):
-    lake, _ = trained
-    pid = predictions(lake)["pid"][1]
-    path = str(tmp_path / "changed")
-    table = lake.lakehouse.read("post_features").where(F.col("pid") == pid)
-    other = {"clip_text_extractor": F.lit("clip_text-2"), "features_key": F.lit("e" * 64)}
-    table.withColumns(other).write.parquet(path)
-    original = tmp_path / "original"
-    table.write.parquet(str(original))
-    lake.lakehouse.synchronise("post_features", lake.session.read.parquet(path), "features_key")
-    version = lake.lakehouse.version("predictions")
-    with pytest.raises(FingerprintError, match="clip_text_extractor clip_text-1, and post_features holds clip_text-2"):
+def test_features_of_other_models_are_not_scored(champion, monkeypatch):
+    lake, _, version = champion
+    other = replace(version, number="2", tags={**version.tags, "clip_text_extractor": "clip_text-2"})
+    monkeypatch.setattr(Registry, "champion", lambda _: other)
+    monkeypatch.setattr("mlflow.pyfunc.spark_udf", lambda *_, **__: pytest.fail("a model was loaded"))
+    before = lake.lakehouse.version("predictions")
+    with pytest.raises(FingerprintError, match="clip_text_extractor clip_text-2, and post_features holds clip_text-1"):
         score(lake.session, lake.config, run="score-4")
-    assert lake.lakehouse.version("predictions") == version
-    lake.lakehouse.synchronise("post_features", lake.session.read.parquet(str(original)), "features_key")
+    assert lake.lakehouse.version("predictions") == before
 
 
-def test_without_a_champion_there_is_nothing_to_score_with(make_lake):
-    lake = make_lake(labelled=30, unlabelled=5, seed=9)
+def test_features_under_other_time_rules_are_not_scored(champion, monkeypatch):
+    lake, _, version = champion
+    other = replace(version, number="2", tags={**version.tags, "time_rules": "challenge"})
+    monkeypatch.setattr(Registry, "champion", lambda _: other)
+    with pytest.raises(FingerprintError, match="time_rules challenge, and post_features holds strict"):
+        score(lake.session, lake.config, run="score-5")
+
+
+def test_without_a_champion_there_is_nothing_to_score_with(lakehouse, mlflow_store):
+    shutil.copy(mlflow_store, Path(lakehouse.config.root) / "mlflow.db")
     with pytest.raises(StageError, match="Run `smp train` first"):
-        score(lake.session, lake.config, run="score-1")
-    assert Lakehouse(lake.session, lake.config).read("predictions").count() == 0
+        score(lakehouse.session, lakehouse.config, run="score-1")
+    assert lakehouse.read("predictions").count() == 0
