@@ -16,7 +16,7 @@ from smp_features.errors import StageError
 from smp_features.training import regressor
 from smp_features.training.adapter import Curve, Epoch, train_adapters
 from smp_features.training.adapter_weights import Adapters, Floats, Rows
-from smp_features.training.predictor import Columns, Inputs, Predictor
+from smp_features.training.predictor import BLOCK, Columns, Inputs, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,19 @@ class Nest:
             self._config.seed,
             rounds,
         )
-        tested = self._take(held_out)
-        adapters = self.adapters(inputs, division)
-        adapted, score = adapters.mean_forward(tested) if adapters is not None else (None, None)
-        return Fitted(fitted, fitted.predict(tested, adapted, score), score)
+        predictions, scores = self._predict(fitted, self.adapters(inputs, division), held_out)
+        return Fitted(fitted, predictions, scores)
+
+    def _predict(
+        self, fitted: regressor.Regressor, adapters: Adapters | None, where: NDArray[np.int64]
+    ) -> tuple[Floats, Floats | None]:
+        predictions, scores = np.empty(len(where)), np.empty(len(where))
+        for start in range(0, len(where), BLOCK):
+            block = self._take(where[start : start + BLOCK])
+            adapted, score = adapters.mean_forward(block) if adapters is not None else (None, None)
+            predictions[start : start + BLOCK] = fitted.predict(block, adapted, score)
+            scores[start : start + BLOCK] = np.nan if score is None else score
+        return predictions, None if adapters is None else scores
 
     def adapters(self, inputs: Inputs, division: Division) -> Adapters | None:
         """Return the adapters of a division that was prepared, one per fold; None without vectors."""
@@ -152,10 +161,11 @@ class Nest:
 
     def _out_of_fold(
         self, inputs: Inputs, division: Division, train: NDArray[np.int64]
-    ) -> tuple[dict[str, Floats] | None, Floats | None]:
+    ) -> tuple[dict[str, NDArray[np.floating]] | None, Floats | None]:
         if not inputs.dims:
             return None, None
-        adapted = {column: np.empty((len(train), width)) for column, width in inputs.dims.items()}
+        # In float32, for memory: these rows are only ever trained on, not served.
+        adapted = {column: np.empty((len(train), width), np.float32) for column, width in inputs.dims.items()}
         score = np.empty(len(train))
         bank, numbers = self._banks[tuple(inputs.dims)]
         for fold, mask in self._members(division):

@@ -105,7 +105,11 @@ def feature_names(inputs: Inputs, projections: Projections, adapted: bool) -> li
 
 
 def matrix(
-    inputs: Inputs, projections: Projections, rows: Rows, adapted: Mapping[str, Floats] | None, score: Floats | None
+    inputs: Inputs,
+    projections: Projections,
+    rows: Rows,
+    adapted: Mapping[str, NDArray[np.floating]] | None,
+    score: Floats | None,
 ) -> Floats:
     """Return what the booster reads, (n, features) float64.
 

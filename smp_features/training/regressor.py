@@ -44,7 +44,7 @@ class Regressor:
     low: float
     high: float
 
-    def predict(self, rows: Rows, adapted: Mapping[str, Floats] | None, score: Floats | None) -> Floats:
+    def predict(self, rows: Rows, adapted: Mapping[str, NDArray[np.floating]] | None, score: Floats | None) -> Floats:
         """Predict from columns and what the adapters made of them; (n,), clipped to the training labels' range."""
         features = matrix(self.inputs, self.projections, rows, adapted, score)
         if not len(features):
@@ -65,7 +65,7 @@ def threads(rows: int) -> int:
 def fit(
     inputs: Inputs,
     rows: Rows,
-    adapted: Mapping[str, Floats] | None,
+    adapted: Mapping[str, NDArray[np.floating]] | None,
     score: Floats | None,
     target: Floats,
     stopping: NDArray[np.bool_] | None,
@@ -159,7 +159,7 @@ def _parameters(config: RegressorConfig, seed: int, rows: int) -> dict[str, obje
 
 
 def _projections(
-    inputs: Inputs, rows: Rows, adapted: Mapping[str, Floats] | None, config: RegressorConfig
+    inputs: Inputs, rows: Rows, adapted: Mapping[str, NDArray[np.floating]] | None, config: RegressorConfig
 ) -> Projections:
     found: dict[str, tuple[Floats, Floats]] = {}
     for column in inputs.dims:

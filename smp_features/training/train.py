@@ -33,6 +33,7 @@ CODE_VERSION = 1
 
 LIBRARIES = ("torch", "lightgbm", "scikit-learn", "petastorm")
 COMPLETE = "complete"
+_REMAKE = "Run `smp features`, then `smp training-set`, for one configuration."
 
 
 def train(session: SparkSession, config: Config, *, run: str, force: bool = False) -> Summary:
@@ -188,16 +189,16 @@ def _epochs(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequ
 
 
 def _fingerprints(lakehouse: Lakehouse, version: int) -> dict[str, str]:
-    found = (
-        lakehouse.read("training_set", version).agg(*(F.collect_set(name).alias(name) for name in EXTRACTORS)).head()
-    )
-    assert found is not None, "an aggregate without groups has one row"
+    table = lakehouse.read("training_set", version)
+    found = table.agg(*(F.collect_set(name).alias(name) for name in (*EXTRACTORS, "time_rules"))).collect()[0]
     for name in EXTRACTORS:
         if len(found[name]) != 1:
-            raise StageError(
-                f"The training set mixes {len(found[name])} values of {name}.",
-                "Run `smp features` and `smp training-set` for one configuration first.",
-            )
+            raise StageError(f"The training set mixes {len(found[name])} values of {name}.", _REMAKE)
+    configured = lakehouse.config.features.time_rules
+    if found["time_rules"] != [configured]:
+        raise StageError(
+            f"The training set was made under time rules {', '.join(found['time_rules'])}, not {configured}.", _REMAKE
+        )
     return {name: str(found[name][0]) for name in EXTRACTORS}
 
 
