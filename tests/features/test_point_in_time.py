@@ -10,7 +10,7 @@ import pytest
 
 from smp_features.errors import ConfigError
 from smp_features.features.catalogue import FEATURES
-from smp_features.features.point_in_time import as_of, check_time_rules, with_profiles
+from smp_features.features.point_in_time import check_time_rules, with_profiles
 
 START = datetime(2015, 1, 1)
 PROFILE = "uid string, known_at timestamp, origin string, photo_count bigint, external_views bigint, row_hash string"
@@ -48,7 +48,7 @@ def test_a_profile_known_after_the_post_stays_out_and_one_of_the_same_instant_co
         [("before", "u", 1), ("tie", "u", 2), ("after", "u", 2.5), ("last", "u", 9), ("other", "v", 9)],
         [("u", 2, "user_data", 10), ("u", 3, "user_data", 20)],
     )
-    assert _seen(as_of(posts, profiles, "user_data")) == {
+    assert _seen(with_profiles(posts, profiles, "strict")) == {
         "before": None, "tie": 10, "after": 10, "last": 20, "other": None,
     }  # fmt: skip
 
@@ -56,7 +56,9 @@ def test_a_profile_known_after_the_post_stays_out_and_one_of_the_same_instant_co
 def test_profiles_of_one_instant_are_ordered_whatever_the_order_of_rows(tables):
     posts, profiles = tables([("p", "u", 1)], [("u", 1, "user_data", 5), ("u", 1, "user_data", 7)])
     backwards = profiles.orderBy("row_hash", ascending=False)
-    assert _seen(as_of(posts, profiles, "user_data")) == _seen(as_of(posts, backwards, "user_data")) == {"p": 7}
+    assert (
+        _seen(with_profiles(posts, profiles, "strict")) == _seen(with_profiles(posts, backwards, "strict")) == {"p": 7}
+    )
 
 
 def test_many_posts_and_profiles_agree_with_pandas_and_none_is_lost_or_doubled(tables):
@@ -64,7 +66,7 @@ def test_many_posts_and_profiles_agree_with_pandas_and_none_is_lost_or_doubled(t
     posts_at = [(f"p{i}", f"u{rng.integers(12)}", int(rng.integers(40))) for i in range(300)]
     known = sorted({(f"u{rng.integers(10)}", int(rng.integers(40))) for _ in range(150)})
     posts, profiles = tables(posts_at, [(uid, day, "user_data", i) for i, (uid, day) in enumerate(known)])
-    found = as_of(posts, profiles, "user_data").collect()
+    found = with_profiles(posts, profiles, "strict").collect()
     assert sorted(row.pid for row in found) == sorted(pid for pid, _, _ in posts_at)
     left = pd.DataFrame(posts_at, columns=["pid", "uid", "day"]).sort_values("day", kind="stable")
     right = pd.DataFrame([(u, d, i) for i, (u, d) in enumerate(known)], columns=["uid", "day", "count"]).sort_values(

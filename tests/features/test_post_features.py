@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from smp_features.features.post_features import features
 def refresh(spark, config, posts):
     """Run the stage again; returns its summary and the pids whose rows were made by it."""
 
-    def run(time_rules: str = "strict"):
+    def run():
         before = posts.features()
         summary = features(spark, config, run="again")
         after = posts.features()
@@ -71,90 +70,52 @@ def test_a_second_run_computes_nothing_and_writes_no_version(spark, config, post
     assert "with caption–title similarity: 2 of 5 (40.0%)" in summary.details
 
 
-def test_a_changed_title_recomputes_only_its_post(posts, refresh):
-    posts.rows["2"]["title"] = "A red boat"
-    posts.rows["2"]["title_key"] = posts.key_of("A red boat")
+def test_only_posts_whose_inputs_changed_are_made_again(posts, refresh):
+    posts.rows["2"] |= {"title": "A red boat", "title_key": posts.key_of("A red boat")}
+    posts.rows["1"]["image_path"] = "moved.jpg"  # no feature is made of it
     posts.write_posts()
+    posts.profile("bob", 2.5, photo_count=7)  # after post 3, before post 4
+    posts.profile("cat", 5, photo_count=8)  # after her only post
+    posts.profile("ann", 400, "external", external_views=1000)  # crawled long after her posts
     summary, changed = refresh()
-    assert changed == {"2"} and summary.computed == 1 and summary.outcome == "done"
+    assert changed == {"2", "4"} and (summary.computed, summary.outcome) == (2, "done")
     rows = posts.features()
     assert rows["2"].caption_title_similarity == rows["1"].caption_title_similarity
+    assert [rows[pid].user_photo_count for pid in "12345"] == [10.0, 10.0, None, 7.0, None]
+    assert rows["1"].external_views is None
 
 
-def test_what_no_feature_is_made_of_recomputes_nothing(posts, refresh):
-    posts.rows["2"]["image_path"] = "moved.jpg"
-    posts.write_posts()
-    summary, changed = refresh()
-    assert summary.outcome == "nothing_to_do" and changed == set()
-
-
-def test_a_new_post_has_a_row_before_its_content_and_is_made_again_when_that_arrives(posts, refresh):
-    posts.rows["6"] = posts.rows["1"] | {"pid": "6", "title": "New", "title_key": posts.key_of("New")}
-    posts.write_posts()
-    summary, changed = refresh()
-    assert changed == {"6"}
-    assert posts.features()["6"].title_log_perplexity is None
-    posts.extract("perplexities")
-    summary, changed = refresh()
-    assert changed == {"6"} and summary.computed == 1
-    row = posts.features()["6"]
-    assert (row.title_log_perplexity, row.title_embedding) == (0.75, None)
-    posts.extract()
-    summary, changed = refresh()
-    assert changed == {"6"} and posts.features()["6"].image_title_similarity is not None
-
-
-def test_a_post_that_left_the_source_leaves_the_features(posts, refresh):
-    del posts.rows["5"]
-    posts.write_posts()
-    summary, _ = refresh()
-    assert sorted(posts.features()) == ["1", "2", "3", "4"]
-    assert (summary.wanted, summary.ok, summary.computed, summary.outcome) == (4, 4, 0, "done")
-
-
-def test_a_late_profile_reaches_only_the_posts_after_it(posts, refresh):
-    posts.profile("bob", 2.5, photo_count=7)
-    _, changed = refresh()
-    rows = posts.features()
-    assert changed == {"4"}
-    assert (rows["3"].user_photo_count, rows["4"].user_photo_count) == (None, 7.0)
-
-
-def test_external_counts_appear_under_the_challenge_and_go_again_under_strict(posts, refresh, recipe):
+def test_other_rules_or_models_make_every_row_again_and_going_back_gives_the_same_keys(posts, refresh, recipe):
     posts.profile("ann", 400, "external", external_views=1000)
-    assert refresh()[1] == set()
-    recipe("challenge")
-    _, changed = refresh()
-    rows = posts.features()
-    assert [rows[pid].external_views for pid in "123"] == [1000.0, 1000.0, None]
-    assert changed == set("12345") and {row.time_rules for row in rows.values()} == {"challenge"}
-    recipe("strict")
-    refresh()
-    assert posts.features()["1"].external_views is None
-
-
-def test_another_model_makes_every_row_again_from_its_own_content(posts, refresh, recipe):
     before = {pid: row.features_key for pid, row in posts.features().items()}
-    recipe(perplexity="lm2")
+    assert len(set(before.values())) == 5
+    recipe("challenge", perplexity="lm2")
     _, changed = refresh()
     rows = posts.features()
     assert changed == set("12345")
-    assert {row.perplexity_extractor for row in rows.values()} == {"lm2"}
+    assert [rows[pid].external_views for pid in "123"] == [1000.0, 1000.0, None]
+    assert {(row.perplexity_extractor, row.time_rules) for row in rows.values()} == {("lm2", "challenge")}
     assert {row.title_log_perplexity for row in rows.values()} == {None}
     recipe()
     refresh()
     assert {pid: row.features_key for pid, row in posts.features().items()} == before
 
 
-def test_the_key_of_a_row_depends_on_its_features_alone(posts, refresh):
-    keys = {pid: row.features_key for pid, row in posts.features().items()}
-    assert len(set(keys.values())) == 5
-    posts.rows["1"]["image_key"] = posts.key_of("copy of boat")
-    posts.captions["copy of boat"] = posts.captions["boat"]
+def test_a_new_post_has_a_row_before_its_content_and_a_post_that_left_has_none(posts, refresh):
+    posts.rows["6"] = posts.rows["1"] | {"pid": "6", "title": "New", "title_key": posts.key_of("New")}
     posts.write_posts()
-    posts.extract("captions")
+    posts.extract("perplexities")
     _, changed = refresh()
-    assert changed == {"1"} and posts.features()["1"].features_key != keys["1"]
+    row = posts.features()["6"]
+    assert changed == {"6"} and (row.title_log_perplexity, row.title_embedding) == (0.75, None)
+    posts.extract()
+    del posts.rows["5"]
+    posts.write_posts()
+    summary, changed = refresh()
+    rows = posts.features()
+    assert changed == {"6"} and rows["6"].image_title_similarity is not None
+    assert sorted(rows) == ["1", "2", "3", "4", "6"]
+    assert (summary.wanted, summary.ok, summary.computed, summary.outcome) == (5, 5, 1, "done")
 
 
 def test_a_doubled_content_key_fails_before_anything_is_written(spark, config, posts, monkeypatch):
@@ -173,9 +134,3 @@ def test_a_post_outcome_column_in_the_catalogue_is_refused(spark, config, posts,
     monkeypatch.setattr(post_features, "FEATURES", (*post_features.FEATURES, leak))
     with pytest.raises(ConfigError, match="views_after_a_day"):
         features(spark, config, run="again")
-
-
-def test_a_row_says_when_it_was_posted_to_the_microsecond(posts, refresh):
-    posts.rows["4"]["event_ts"] += timedelta(microseconds=1)
-    posts.write_posts()
-    assert refresh()[1] == {"4"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from smp_features.config import load_config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.features import training_set as module
-from smp_features.features.post_features import features
 from smp_features.features.training_set import joined_rows, training_rows, training_set
 from smp_features.features.vectors import filled
 from smp_features.training.splits import gate_users, identity_folds
@@ -66,7 +66,7 @@ def test_another_seed_moves_folds_and_leaves_the_gate(spark, config, posts):
     joined = joined_rows(posts.lakehouse.read("post_features"), posts.lakehouse.read("labels"))
 
     def folds(*settings):
-        chosen = load_config(None, [f"registry.gate.share={0.4}", *settings], root=config.root)
+        chosen = load_config(None, ["registry.gate.share=0.4", *settings], root=config.root)
         made = training_rows(joined, chosen, dict.fromkeys(VECTORS, 4)).select("uid", "fold", "row_hash").distinct()
         return {row.row_hash: (row.uid, row.fold) for row in made.collect()}
 
@@ -75,17 +75,14 @@ def test_another_seed_moves_folds_and_leaves_the_gate(spark, config, posts):
     assert {f for _, f in one.values()} != {f for _, f in other.values()} and one.keys() != other.keys()
 
 
-def test_a_column_without_any_vector_is_one_zero_until_there_is_one(spark, config, posts, recipe, rows):
-    recipe(clip_image="img2")
-    features(spark, config, run="r")
-    training_set(spark, config, run="r")
-    assert {tuple(row.image_embedding) for row in rows().values()} == {(0.0,)}
-    assert {row.has_image_embedding for row in rows().values()} == {0.0}
-    posts.extract("image_embeddings", clip_image="img2")
-    features(spark, config, run="r")
-    summary = training_set(spark, config, run="r")
+def test_a_column_without_any_vector_is_one_zero_until_there_is_one(spark, config, posts, monkeypatch, rows):
+    with monkeypatch.context() as patch:
+        nothing = F.lit(None).cast("array<float>")
+        patch.setattr(module, "joined_rows", lambda *given: joined_rows(*given).withColumn("image_embedding", nothing))
+        training_set(spark, config, run="r")
+    assert {(*row.image_embedding, row.has_image_embedding) for row in rows().values()} == {(0.0, 0.0)}
+    assert training_set(spark, config, run="r").computed == 4
     assert {len(row.image_embedding) for row in rows().values()} == {4}
-    assert summary.computed == 4
 
 
 def test_features_of_other_models_or_time_rules_are_refused(spark, config, posts, recipe, rows):
@@ -115,7 +112,7 @@ def test_a_label_older_than_its_post_is_refused(spark, config, posts):
 
 def test_two_posts_with_one_row_id_fail_the_run(spark, config, posts, monkeypatch, rows):
     monkeypatch.setattr(
-        module, "joined_rows", lambda *given: joined_rows(*given).withColumn("row_id", module.F.lit(7).cast("bigint"))
+        module, "joined_rows", lambda *given: joined_rows(*given).withColumn("row_id", F.lit(7).cast("bigint"))
     )
     with pytest.raises(ReconciliationError, match="4 labelled posts have 1 distinct row ids"):
         training_set(spark, config, run="r")
@@ -125,9 +122,9 @@ def test_two_posts_with_one_row_id_fail_the_run(spark, config, posts, monkeypatc
 def test_vectors_of_two_lengths_under_one_extractor_are_refused(spark, config, posts, monkeypatch):
     def shortened(*given):
         joined = joined_rows(*given)
-        short = module.F.slice("title_embedding", 1, 3)
+        short = F.slice("title_embedding", 1, 3)
         return joined.withColumn(
-            "title_embedding", module.F.when(joined["pid"] == "1", short).otherwise(joined["title_embedding"])
+            "title_embedding", F.when(joined["pid"] == "1", short).otherwise(joined["title_embedding"])
         )
 
     monkeypatch.setattr(module, "joined_rows", shortened)
