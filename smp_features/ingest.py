@@ -92,7 +92,7 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, census: Census, config: Co
         changes = lakehouse.synchronise("posts", posts, "row_hash", delete_missing=mirror)
         lakehouse.synchronise("labels", _labels(staged, config), None, delete_missing=mirror)
         lakehouse.synchronise("user_profiles", profiles, "row_hash", delete_missing=mirror)
-        images = _reconcile(lakehouse, posts, census, mirror)
+        images = reconcile(lakehouse, posts, census, mirror)
     after = lakehouse.versions(TABLES)
     written = {table: version for table, version in after.items() if version != before[table]}
     said = f"{read:,} images read; {changes['inserted']:,} posts new, {changes['updated']:,} changed"
@@ -243,8 +243,18 @@ def _check_refused(census: Census, config: Config) -> None:
         )
 
 
-def _reconcile(lakehouse: Lakehouse, posts: DataFrame, census: Census, mirror: bool) -> dict[str, int]:
-    """Check that the posts of the source are the posts of the table; return posts by image status."""
+def reconcile(lakehouse: Lakehouse, posts: DataFrame, census: Census, mirror: bool) -> dict[str, int]:
+    """Check that the posts of the source are the posts of the table; return posts by image status.
+
+    Args:
+        lakehouse: The tables.
+        posts: The rows that `posts` was brought to.
+        census: What the source holds.
+        mirror: The table holds these posts and no others.
+
+    Raises:
+        ReconciliationError: The counts are apart.
+    """
     counted = {row["image_status"]: int(row["count"]) for row in posts.groupBy("image_status").count().collect()}
     wanted, found = census.posts.total(), sum(counted.values())
     stored = lakehouse.read("posts").count()

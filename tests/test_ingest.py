@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from smp_features import image_intake
 from smp_features.config import Config, load_config
 from smp_features.errors import ReconciliationError, SourceError, StageError
-from smp_features.ingest import KNOWN_LATE, TABLES, external_profiles, ingest, own_profiles
+from smp_features.ingest import KNOWN_LATE, TABLES, external_profiles, ingest, own_profiles, reconcile
 from smp_features.ingest_census import Census
 from smp_features.runs import Summary
 from smp_features.sources.user_additional import COUNTS
@@ -343,17 +344,23 @@ def test_too_many_refused_rows_fail_the_run_and_change_no_post(source: Source) -
     assert source.lakehouse.read("quarantine").count() == 3
 
 
-def test_rows_that_do_not_add_up_fail_the_run(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Census, "reconcile", lambda self: self.posts.update(train=1))
-    with pytest.raises(ReconciliationError, match="10 usable source rows, 9 joined"):
-        source.ingest()
+def test_rows_that_do_not_add_up_fail_the_run(first_run: tuple[Source, Summary]) -> None:
+    lakehouse = first_run[0].lakehouse
+    posts = lakehouse.read("posts")
+    assert reconcile(lakehouse, posts, Census(posts=Counter(train=9)), mirror=True)["ok"] == 5
+    with pytest.raises(
+        ReconciliationError, match="10 usable source rows, 9 joined with their images, 9 in table posts"
+    ):
+        reconcile(lakehouse, posts, Census(posts=Counter(train=10)), mirror=True)
+    with pytest.raises(ReconciliationError, match="8 usable source rows, 8 joined with their images, 9 in table posts"):
+        reconcile(lakehouse, posts.limit(8), Census(posts=Counter(train=8)), mirror=True)
 
 
-def test_staging_on_a_root_given_as_a_uri_is_written_by_spark(source: Source) -> None:
-    root = Path(source.lakehouse.config.root)
-    config = load_config(None, ["source.max_refused_share=0.3", f"source.path={source.folder}"], root=root.as_uri())
-    summary = ingest(source.lakehouse.session, config, run="run-1")
-    assert summary.ok == 9
-    assert source.rows("posts", "pid")["1"]["image_status"] == "ok"
-    assert source.lakehouse.read("user_profiles").where("size(description_vector) = 399").count() == 1
+def test_staging_on_a_root_given_as_a_uri_is_written_by_spark(ingested: Source) -> None:
+    (ingested.folder / "images" / "train" / "2.png").write_bytes(picture("purple"))
+    root = Path(ingested.lakehouse.config.root)
+    config = load_config(None, ["source.max_refused_share=0.3", f"source.path={ingested.folder}"], root=root.as_uri())
+    summary = ingest(ingested.lakehouse.session, config, run="run-2")
+    assert (summary.ok, summary.computed) == (9, 1)
+    assert set(summary.versions_written) == {"posts", "images"}
     assert not list((root / "staging").rglob("*.parquet"))
