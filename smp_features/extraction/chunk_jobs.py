@@ -79,6 +79,7 @@ class Staged:
 class _Stock:
     keys: dict[str, int] = field(default_factory=dict)
     suspects: list[str] = field(default_factory=list)
+    transient: list[tuple[str, str]] = field(default_factory=list)
     loads: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -120,7 +121,8 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
         run=job.run,
         chunk=chunk.name,
         parts=tuple(parts),
-        rows=rows - sum(stock.keys.get(status, 0) for status in statuses.TRANSIENT),
+        rows=rows - len(stock.transient),
+        transient=tuple(stock.transient),
         shards=chunk.shards,
         spec=spec_version(lakehouse, target),
     )
@@ -210,40 +212,48 @@ def _write(rows: DataFrame, folder: str, name: str) -> None:
 
 
 def _cause(text: str) -> str:
-    """Return the line of a Java error that tells most: the last cause, else the first line."""
-    causes = re.findall(r"Caused by: (.+)", text)
-    line = causes[-1] if causes else text.strip().splitlines()[0] if text.strip() else "no message"
-    return str(line)[:300]
+    """Return the line of a Spark error that tells most: of a worker's traceback the last, else the innermost cause."""
+    for pattern in (r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", r"Caused by: (.+)"):
+        found = re.findall(pattern, text)
+        if found:
+            return str(found[-1])[:300]
+    return (text.strip() or "no message").splitlines()[0][:300]
 
 
 def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _Stock:
     key = scope.target.key
     rows = lakehouse.session.read.schema(staged_schema(lakehouse, scope.target)).parquet(f"{folder}/{part}")
-    kept = F.col("status").isin(statuses.SUSPECT, statuses.MEASURED)
+    by_name = F.col("status").isin(statuses.SUSPECT, *statuses.TRANSIENT)
+    measured = F.col("status") == statuses.MEASURED
     by_key = rows.groupBy(key).agg(
-        F.min("status").alias("status"), F.collect_list(F.when(kept, F.col("error"))).alias("e")
+        F.min("status").alias("status"), F.collect_list(F.when(measured, F.col("error"))).alias("measured")
     )
     counted = by_key.groupBy("status").agg(
-        F.count("*").alias("keys"), F.collect_list(F.when(kept, F.struct(F.col(key).alias("key"), "e"))).alias("kept")
+        F.count("*").alias("keys"),
+        F.collect_list(F.when(by_name, F.col(key))).alias("named"),
+        F.flatten(F.collect_list("measured")).alias("measured"),
     )
     stock = _Stock()
     for row in counted.collect():
-        if row["status"] == statuses.SUSPECT:
-            stock.suspects = sorted(entry["key"] for entry in row["kept"])
-        elif row["status"] == statuses.MEASURED:
-            for text in row["kept"][0]["e"]:
-                measured = json.loads(text)
-                stock.loads += measured["loads"]
-                for phase, seconds in measured["seconds"].items():
+        status = row["status"]
+        if status == statuses.MEASURED:
+            for text in row["measured"]:
+                task = json.loads(text)
+                stock.loads += task["loads"]
+                for phase, seconds in task["seconds"].items():
                     stock.seconds[phase] = stock.seconds.get(phase, 0.0) + seconds
+        elif status == statuses.SUSPECT:
+            stock.suspects = sorted(row["named"])
         else:
-            stock.keys[row["status"]] = row["keys"]
+            stock.keys[status] = row["keys"]
+            stock.transient += [(name, status) for name in sorted(row["named"])]
     return stock
 
 
 def _add(one: _Stock, other: _Stock) -> _Stock:
-    def total(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-        return {name: a.get(name, 0) + b.get(name, 0) for name in {*a, *b}}
-
-    seconds = {p: one.seconds.get(p, 0.0) + other.seconds.get(p, 0.0) for p in {*one.seconds, *other.seconds}}
-    return _Stock(total(one.keys, other.keys), other.suspects, one.loads + other.loads, seconds)
+    counts, seconds = dict(one.keys), dict(one.seconds)
+    for status, count in other.keys.items():
+        counts[status] = counts.get(status, 0) + count
+    for phase, spent in other.seconds.items():
+        seconds[phase] = seconds.get(phase, 0.0) + spent
+    return _Stock(counts, other.suspects, one.transient + other.transient, one.loads + other.loads, seconds)

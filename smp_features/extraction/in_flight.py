@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyspark import inheritable_thread_target
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import DeviceError, SmpError
 from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress
 from smp_features.extraction.chunks import Chunk, Cutter
-from smp_features.extraction.plan import Ledger, Scope
-from smp_features.extraction.staging import publish
+from smp_features.extraction.plan import Plan, to_compute
+from smp_features.extraction.staging import publish, stage_keys
 from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
 from smp_features.progress import reporter
@@ -26,7 +26,7 @@ from smp_features.runs import Phases
 from smp_features.session import slots_of
 from smp_features.tables import Lakehouse
 
-ARROW_ROWS = {"images": 32, "texts": 1024}
+ARROW_ROWS = {"images": 32, "texts": 256}
 """Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one."""
 
 POLL_S = 2.0
@@ -40,13 +40,15 @@ class Progress:
     """What was done for one extractor in this run.
 
     Attributes:
-        rows: Keys that came out, one way or another.
+        rows: Keys that came out of workers, one way or another.
+        refused: Keys that got their row without a worker.
         loads: Models loaded in workers.
         computing_s: Seconds from the first chunk's start to the last one's end.
         phases: Seconds by phase; those of workers are summed over them.
     """
 
     rows: int = 0
+    refused: int = 0
     loads: int = 0
     computing_s: float = 0.0
     phases: Phases = field(default_factory=Phases)
@@ -63,9 +65,7 @@ def compute_missing(
     lakehouse: Lakehouse,
     config: Config,
     extractor: Extractor,
-    scope: Scope,
-    ledger: Ledger,
-    keys: DataFrame,
+    plan: Plan,
     run: str,
     progress: Progress,
 ) -> None:
@@ -77,9 +77,7 @@ def compute_missing(
         lakehouse: The tables.
         config: Its `extraction` section says how the work is spread.
         extractor: What computes.
-        scope: What is asked of it.
-        ledger: Counts of the keys left.
-        keys: The keys left, as one column `key`.
+        plan: What is left.
         run: The run.
         progress: Counts what was done.
 
@@ -87,8 +85,8 @@ def compute_missing(
         SmpError: As `compute_chunk` and `publish` do.
     """
     extraction, session = config.extraction, lakehouse.session
+    scope, ledger = plan.scope, plan.ledger
     slots = slots_of(session, extraction.slots)
-    keys = keys.persist()
     task = Task(
         extractor=extractor,
         fingerprint=scope.fingerprint,
@@ -98,6 +96,8 @@ def compute_missing(
         deadline_s=extraction.deadline_s,
         notes="",
     )
+    with progress.phases("plan"):
+        keys = stage_keys(lakehouse, scope.target, run, to_compute(plan.states))
     job = Job(scope, task, keys, run, slots)
     cutter = Cutter(ledger.left, extraction.first_chunk_rows, extraction.chunk_minutes)
     in_flight: dict[Future[Staged], Chunk] = {}
@@ -132,7 +132,7 @@ def compute_missing(
                     try:
                         staged = future.result()
                         with progress.phases("publish"):
-                            publish(lakehouse, staged.marker)
+                            publish(lakehouse, staged.marker, counted=True)
                     except SmpError as error:
                         failure = failure or error
                         continue
@@ -146,7 +146,6 @@ def compute_missing(
         if in_flight:  # interrupted: do not leave models running behind
             session.sparkContext.cancelJobsWithTag(tag)
         pool.shutdown(wait=True, cancel_futures=True)
-        keys.unpersist()
         progress.computing_s += time.monotonic() - started
     if failure is not None:
         raise failure

@@ -45,6 +45,7 @@ class Ledger:
         left: Keys to compute, by their leading digits.
         refused: Keys left whose content was found unusable when it was read in: rows without computing.
         unknown: Keys left that the table of contents does not hold.
+        duplicates: Keys with more than one row, which nothing here ever writes.
     """
 
     done: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Ledger:
     left: Mapping[str, int] = field(default_factory=dict)
     refused: int = 0
     unknown: int = 0
+    duplicates: int = 0
 
     @property
     def to_compute(self) -> int:
@@ -99,23 +101,46 @@ def keys_wanted(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
 def keys_by_state(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     """Return every wanted key with where it stands.
 
+    Everything known of a key is put under each other and grouped once: one shuffle of keys instead of three joins.
+
     Returns:
-        Columns `key`; `status`, of its row, null without one; `given_up`, whether it may not be tried again;
-        `content`, the status of the content, null if there is none.
+        Columns `key`; `status`, of its row, null without one; `rows`, in the feature table, which must be 0 or 1;
+        `given_up`, whether it may not be tried again; `content`, the status of the content, null if there is none.
     """
     target = scope.target
     done = (
         lakehouse.read(target.table, scope.versions[target.table])
         .where(F.col("extractor") == scope.fingerprint)
-        .select(F.col(target.key).alias("key"), "status")
+        .select(F.col(target.key).alias("key"), "status", F.lit(1).alias("row"))
     )
     contents = lakehouse.read(target.contents, scope.versions[target.contents]).select(
         F.col(target.key).alias("key"),
         (F.col("status") if target.contents == "images" else F.lit(statuses.OK)).alias("content"),
     )
-    joined = keys_wanted(lakehouse, scope).join(done, "key", "left").join(_tries(lakehouse, scope), "key", "left")
-    given_up = F.col("status").isNull() & (F.coalesce("tries", F.lit(0)) >= scope.max_attempts)
-    return joined.join(contents, "key", "left").select("key", "status", given_up.alias("given_up"), "content")
+    known = keys_wanted(lakehouse, scope).withColumn("wanted", F.lit(True))
+    for part in (done, contents, _attempts(lakehouse, scope)):
+        known = known.unionByName(part, allowMissingColumns=True)
+    # Attempts later than the key's last reset; a null reset was never.
+    tries = F.size(F.filter("tries", lambda at: F.col("reset").isNull() | (at > F.col("reset"))))
+    return (
+        known.groupBy("key")
+        .agg(
+            F.max("wanted").alias("wanted"),
+            F.max("status").alias("status"),
+            F.count("row").alias("rows"),
+            F.max("content").alias("content"),
+            F.collect_list("tried_at").alias("tries"),
+            F.max("reset_at").alias("reset"),
+        )
+        .where("wanted")
+        .select(
+            "key",
+            "status",
+            "rows",
+            (F.col("status").isNull() & (tries >= scope.max_attempts)).alias("given_up"),
+            "content",
+        )
+    )
 
 
 def to_compute(states: DataFrame) -> DataFrame:
@@ -130,55 +155,70 @@ def refused_contents(states: DataFrame) -> DataFrame:
 
 def take_stock(states: DataFrame) -> Ledger:
     """Count the keys of `keys_by_state`, in one Spark job."""
-    left = F.col("status").isNull() & ~F.col("given_up")
-    refused = F.col("status").isNull() & (F.col("content") != statuses.OK)
+    state = (
+        F.when(F.col("status").isNotNull(), "done")
+        .when(F.col("content") != statuses.OK, "refused")
+        .when(F.col("given_up"), "given_up")
+        .when(F.col("content").isNull(), "unknown")
+        .otherwise("left")
+    )
     rows = (
-        states.select(
-            F.when(F.col("status").isNotNull(), "done")
-            .when(refused, "refused")
-            .when(F.col("given_up"), "given_up")
-            .when(F.col("content").isNull(), "unknown")
-            .otherwise("left")
-            .alias("state"),
-            "status",
-            F.when(left & ~refused, F.substring("key", 1, PREFIX_DIGITS)).alias("prefix"),
-        )
+        states.withColumn("state", state)
+        .withColumn("prefix", F.when(F.col("state") == "left", F.substring("key", 1, PREFIX_DIGITS)))
         .groupBy("state", "status", "prefix")
-        .count()
+        .agg(F.count("*").alias("keys"), F.count(F.when(F.col("rows") > 1, True)).alias("duplicates"))
         .collect()
     )
 
     def total(state: str) -> int:
-        return sum(row["count"] for row in rows if row["state"] == state)
+        return sum(row["keys"] for row in rows if row["state"] == state)
 
     return Ledger(
-        done={row["status"]: row["count"] for row in rows if row["state"] == "done"},
+        done={row["status"]: row["keys"] for row in rows if row["state"] == "done"},
         given_up=total("given_up"),
-        left={row["prefix"]: row["count"] for row in rows if row["state"] == "left"},
+        left={row["prefix"]: row["keys"] for row in rows if row["state"] == "left"},
         refused=total("refused"),
         unknown=total("unknown"),
+        duplicates=sum(row["duplicates"] for row in rows),
     )
 
 
-def _tries(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
-    """Return key and transient failures since its last reset, or the whole stage's."""
-    stage, extractor = F.col("stage"), F.col("extractor")
-    attempts = lakehouse.read("attempts", scope.versions["attempts"]).where(
-        (stage == scope.target.name) & (extractor.isNull() | (extractor == scope.fingerprint))
+def _attempts(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
+    """Return `key`, `tried_at` of its transient failures since the whole stage was reset, and its own `reset_at`."""
+    version = scope.versions["attempts"]
+    attempts = lakehouse.read("attempts", version).where(
+        (F.col("stage") == scope.target.name)
+        & (F.col("extractor").isNull() | (F.col("extractor") == scope.fingerprint))
     )
+    if version > 0:  # as created, it is empty, and asking it costs a job
+        reset = attempts.where((F.col("status") == statuses.RESET) & F.col("key").isNull()).agg(F.max("at")).head()
+        if reset is not None and reset[0] is not None:
+            attempts = attempts.where(F.col("at") > reset[0])
     is_reset = F.col("status") == statuses.RESET
-    resets = attempts.where(is_reset)
-    of_stage = resets.where("key IS NULL").agg(F.max("at").alias("_stage_reset"))
-    of_key = resets.where("key IS NOT NULL").groupBy("key").agg(F.max("at").alias("_key_reset"))
-    since = F.greatest("_stage_reset", "_key_reset")  # ignores nulls; null when neither was reset
-    return (
-        attempts.where(~is_reset)
-        .join(F.broadcast(of_key), "key", "left")
-        .crossJoin(F.broadcast(of_stage))
-        .where(since.isNull() | (F.col("at") > since))
-        .groupBy("key")
-        .agg(F.count("*").alias("tries"))
+    return attempts.where("key IS NOT NULL").select(
+        "key", F.when(~is_reset, F.col("at")).alias("tried_at"), F.when(is_reset, F.col("at")).alias("reset_at")
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An extractor's keys at given table versions.
+
+    Attributes:
+        scope: What was asked.
+        ledger: The counts.
+        states: `keys_by_state`, not kept: Spark's cache does not tell two versions of a Delta table apart.
+    """
+
+    scope: Scope
+    ledger: Ledger
+    states: DataFrame
+
+
+def make_plan(lakehouse: Lakehouse, scope: Scope) -> Plan:
+    """Work out where every wanted key stands."""
+    states = keys_by_state(lakehouse, scope)
+    return Plan(scope, take_stock(states), states)
 
 
 def read_versions(lakehouse: Lakehouse, targets: Iterable[Target]) -> dict[str, int]:

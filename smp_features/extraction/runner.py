@@ -16,14 +16,14 @@ from smp_features.extraction import statuses
 from smp_features.extraction.in_flight import Progress, check_device, compute_missing
 from smp_features.extraction.plan import (
     Ledger,
+    Plan,
     Scope,
     changed_versions,
     keys_by_state,
-    keys_wanted,
+    make_plan,
     read_versions,
     refused_contents,
     take_stock,
-    to_compute,
 )
 from smp_features.extraction.staging import forget_run, marked, publish, sweep
 from smp_features.extraction.targets import Target, chosen
@@ -75,34 +75,36 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
 
     waiting = marked(lakehouse, targets)
     versions = read_versions(lakehouse, targets)
-    scopes = {t.name: scope_of(t, fingerprints, versions, config) for t in targets}
-    ledgers = {name: take_stock(keys_by_state(lakehouse, scope)) for name, scope in scopes.items()}
-    needed = {name for name, ledger in ledgers.items() if ledger.to_compute}
-    if "caption" in needed and "clip_text" in scopes:
+    plans = {t.name: make_plan(lakehouse, scope_of(t, fingerprints, versions, config)) for t in targets}
+    needed = {name for name, plan in plans.items() if plan.ledger.to_compute}
+    if "caption" in needed and "clip_text" in plans:
         needed.add("clip_text")  # new captions are new texts
-    for name in needed:
+    for name in sorted(needed):
         extractors[name].check()
+        _check_outputs(lakehouse, extractors[name], plans[name].scope.target)
 
-    published = {marker.target.name for marker in waiting if publish(lakehouse, marker)}
+    published = {marker.name for marker in waiting if publish(lakehouse, marker)}
     for marker in waiting:
         forget_run(lakehouse, marker.target, marker.run)
     sweep(lakehouse, targets, config.extraction.staging_max_age_h)
+    _describe(lakehouse, [extractors[name] for name in plans if name in needed], fingerprints)
 
     summaries: list[Summary] = []
-    changed = bool(published)
+    stale = published | ({"clip_text"} if "caption" in published else set())
     for target in targets:
-        scope, ledger = scopes[target.name], ledgers[target.name]
-        if changed:
-            scope = scope_of(target, fingerprints, read_versions(lakehouse, [target]), config)
-            ledger = take_stock(keys_by_state(lakehouse, scope))
+        plan = plans[target.name]
+        if target.name in stale:
+            versions = read_versions(lakehouse, [target])
+            plan = make_plan(lakehouse, scope_of(target, fingerprints, versions, config))
         try:
-            summary = _extract_one(lakehouse, config, extractors[target.name], scope, ledger, run)
+            summary = _extract_one(lakehouse, config, extractors[target.name], plan, run)
         except StageError as error:
             failed = Summary(stage=target.stage, outcome="failed", message=error.message)
             raise ExtractionFailed(error.message, error.hint, [*summaries, failed]) from error
         if target.name in published:
             summary = _with_recovered(summary)
-        changed = changed or (target.name == "caption" and bool(summary.versions_written))
+        if target.name == "caption" and summary.versions_written:
+            stale.add("clip_text")
         summaries.append(summary)
     failures = [summary for summary in summaries if summary.outcome == "failed"]
     if failures:
@@ -120,40 +122,31 @@ def scope_of(target: Target, fingerprints: Mapping[str, str], versions: Mapping[
 # -- one extractor ------------------------------------------------------------------------------------------------
 
 
-def _extract_one(
-    lakehouse: Lakehouse, config: Config, extractor: Extractor, scope: Scope, ledger: Ledger, run: str
-) -> Summary:
-    target = scope.target
+def _extract_one(lakehouse: Lakehouse, config: Config, extractor: Extractor, plan: Plan, run: str) -> Summary:
+    scope, ledger, target = plan.scope, plan.ledger, plan.scope.target
     if not ledger.to_do:
         return _summarise(config, scope, ledger, Progress(), {})
-    tables = dict.fromkeys((*target.inputs, "texts", "extractors"))
-    before = dict(scope.versions) | lakehouse.versions(table for table in tables if table not in scope.versions)
     progress = Progress()
-    states = keys_by_state(lakehouse, scope)
-    with progress.phases("publish"):
-        _describe(lakehouse, extractor, scope)
-        if ledger.refused:
-            _publish_refused(lakehouse, scope, refused_contents(states))
+    before = dict(scope.versions) | lakehouse.versions(["texts"])
+    if ledger.refused:
+        with progress.phases("publish"):
+            _publish_refused(lakehouse, scope, refused_contents(plan.states))
+        progress.refused += ledger.refused
     if ledger.to_compute:
-        _check_outputs(lakehouse, extractor, target)
-        compute_missing(lakehouse, config, extractor, scope, ledger, to_compute(states), run, progress)
+        compute_missing(lakehouse, config, extractor, plan, run, progress)
         forget_run(lakehouse, target, run)
-    after = scope_of(
-        target,
-        {target.name: scope.fingerprint, "caption": scope.caption_fingerprint},
-        read_versions(lakehouse, [target]),
-        config,
-    )
+    after = lakehouse.versions(before)
+    # The same posts and contents, so that what is wanted must come out the same; only the rows are new.
+    results = dict(scope.versions) | {table: after[table] for table in (target.table, "attempts")}
     with progress.phases("reconcile"):
-        final = take_stock(keys_by_state(lakehouse, after))
-        wanted = keys_wanted(lakehouse, after).count()
-    if final.wanted != wanted:
+        final = take_stock(keys_by_state(lakehouse, replace(scope, versions=results)))
+    if final.wanted != ledger.wanted or final.duplicates:
         raise ReconciliationError(
-            f"{target.name}: {wanted} keys are wanted and {final.wanted} are accounted for in {target.table}.",
-            f"Look for duplicate keys: SELECT {target.key}, count(*) FROM {target.table} GROUP BY ALL.",
+            f"{target.name}: {ledger.wanted} keys were wanted, {final.wanted} are accounted for in {target.table}, and "
+            f"{final.duplicates} of them twice.",
+            f"Look for duplicates: SELECT {target.key}, extractor, count(*) FROM {target.table} GROUP BY ALL.",
         )
-    progress.rows += ledger.refused
-    return _summarise(config, after, final, progress, changed_versions(before, lakehouse.versions(before)))
+    return _summarise(config, scope, final, progress, changed_versions(before, after))
 
 
 def _publish_refused(lakehouse: Lakehouse, scope: Scope, keys: DataFrame) -> None:
@@ -169,13 +162,19 @@ def _publish_refused(lakehouse: Lakehouse, scope: Scope, keys: DataFrame) -> Non
     lakehouse.insert_new(target.table, rows)
 
 
-def _describe(lakehouse: Lakehouse, extractor: Extractor, scope: Scope) -> None:
-    """Note what is behind a fingerprint, the first time it is used."""
-    known = lakehouse.read("extractors").where(F.col("extractor") == scope.fingerprint)
-    if known.isEmpty():
-        description = canonical_json(extractor.description())
-        row = [(scope.fingerprint, scope.target.name, description, datetime.now(UTC))]
-        lakehouse.insert_new("extractors", lakehouse.session.createDataFrame(row, lakehouse.schema("extractors")))
+def _describe(lakehouse: Lakehouse, extractors: Sequence[Extractor], fingerprints: Mapping[str, str]) -> None:
+    """Note what is behind each fingerprint, the first time it is used."""
+    if not extractors:
+        return
+    known = {row["extractor"] for row in lakehouse.read("extractors").select("extractor").collect()}
+    now = datetime.now(UTC)
+    rows = [
+        (fingerprints[extractor.name], extractor.name, canonical_json(extractor.description()), now)
+        for extractor in extractors
+        if fingerprints[extractor.name] not in known
+    ]
+    if rows:
+        lakehouse.insert_new("extractors", lakehouse.session.createDataFrame(rows, lakehouse.schema("extractors")))
 
 
 def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress, written: Mapping[str, int]) -> Summary:
@@ -190,7 +189,8 @@ def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress,
     if wrong > limit * ledger.wanted:
         failed = True
         message += f"; {wrong:,} of {ledger.wanted:,} in error, more than extraction.max_error_share {limit:g}"
-    worked = bool(progress.rows or written)
+    computed = progress.rows + progress.refused
+    worked = bool(computed or written)
     return Summary(
         stage=target.stage,
         outcome="failed" if failed else "done" if worked else "nothing_to_do",
@@ -199,7 +199,7 @@ def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress,
         failed=ledger.failed,
         left=ledger.to_do,
         given_up=ledger.given_up,
-        computed=progress.rows,
+        computed=computed,
         model_loads=progress.loads,
         seconds=progress.phases.seconds,
         versions_read=dict(scope.versions),
@@ -211,9 +211,10 @@ def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress,
 
 def _message(target: Target, ledger: Ledger, progress: Progress) -> str:
     if progress.rows:
-        said = f"{progress.rows:,} {target.noun} computed"
-        if progress.computing_s:
-            said += f" at {progress.rows / progress.computing_s:,.1f} rows/s, {progress.loads} model loads"
+        said = f"{progress.rows:,} {target.noun} computed at {progress.rows / progress.computing_s:,.1f} rows/s"
+        said += f", {progress.loads} model {'load' if progress.loads == 1 else 'loads'}"
+    elif progress.refused:
+        said = f"{progress.refused:,} unusable inputs noted"
     else:
         said = f"nothing to do, {ledger.ok:,} {target.noun} are there"
     if ledger.failed:

@@ -25,6 +25,7 @@ from smp_features.tables import Lakehouse, canonical_json
 logger = logging.getLogger(__name__)
 
 MARKER = ".json"
+KEYS = "keys"
 
 _publishing: dict[str, threading.Lock] = {}
 _publishing_guard = threading.Lock()
@@ -41,6 +42,7 @@ class Marker:
         chunk: The chunk's folder, beside the marker.
         parts: Folders of Parquet files in it.
         rows: Distinct keys with rows to publish.
+        transient: Key and status of the inputs that failed for now.
         shards: Shards of those keys.
         spec: Version of the feature table's columns.
     """
@@ -51,6 +53,7 @@ class Marker:
     chunk: str
     parts: tuple[str, ...]
     rows: int
+    transient: tuple[tuple[str, str], ...]
     shards: tuple[str, ...]
     spec: str
 
@@ -92,6 +95,16 @@ def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterab
     return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
 
 
+def stage_keys(lakehouse: Lakehouse, target: Target, run: str, keys: DataFrame) -> DataFrame:
+    """Write down the keys that a run computes, sorted, and return them read back.
+
+    Chunks read them while the tables go on changing, so they are worked out once.
+    """
+    folder = chunk_folder(lakehouse, target, run, KEYS)
+    keys.sort("key").write.mode("overwrite").parquet(folder)
+    return lakehouse.session.read.schema("key string").parquet(folder)
+
+
 def mark(lakehouse: Lakehouse, marker: Marker) -> None:
     """Declare a stage complete."""
     Storage(lakehouse.session).write_text(marker.path(lakehouse), json.dumps(asdict(marker)))
@@ -112,11 +125,16 @@ def marked(lakehouse: Lakehouse, targets: Iterable[Target]) -> list[Marker]:
     return sorted(found, key=lambda marker: (marker.run, list(TARGETS).index(marker.name), marker.chunk))
 
 
-def publish(lakehouse: Lakehouse, marker: Marker) -> bool:
+def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> bool:
     """Insert a complete stage's rows and note its transient failures, then remove the marker, then the files.
 
     Captions' texts go into `texts` before the captions, so that no caption ever lacks its text. Repeating it after a
     kill at any point changes nothing more.
+
+    Args:
+        lakehouse: The tables.
+        marker: Of the stage.
+        counted: This process made the marker from the files just now and need not count them again.
 
     Returns:
         Whether it was published here; False when somebody else did, or when it was made for other columns.
@@ -134,6 +152,8 @@ def publish(lakehouse: Lakehouse, marker: Marker) -> bool:
             _remove(storage, path, folder)
             return False
         try:
+            if not counted:
+                _check_count(lakehouse, marker, folder)
             _insert(lakehouse, marker, folder)
         except ReconciliationError:
             _remove(storage, path, folder)
@@ -179,44 +199,45 @@ def forget_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
     """Remove a run's folder when all its stages are published."""
     storage = Storage(lakehouse.session)
     folder = lakehouse.folder("staging", target.table, run)
-    if not storage.entries(folder):
+    if not {entry.name for entry in storage.entries(folder)} - {KEYS}:
         storage.remove(folder)
+
+
+def _check_count(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
+    staged = read_staged(lakehouse, marker.target, folder, marker.parts)
+    keys = staged.where(~F.col("status").isin(*statuses.TRANSIENT)).select(marker.target.key).distinct().count()
+    if keys != marker.rows:
+        raise ReconciliationError(
+            f"A stage for {marker.target.table} holds {keys} keys, and its marker promises {marker.rows}.",
+            "It was removed and nothing of it published; run the same command again to compute it anew.",
+        )
 
 
 def _insert(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
     target = marker.target
-    staged = read_staged(lakehouse, target, folder, marker.parts)
-    is_transient = F.col("status").isin(*statuses.TRANSIENT)
-    rows = staged.where(~is_transient).withColumn("extractor", F.lit(marker.extractor))
-    counted = staged.agg(
-        F.count_distinct(F.when(~is_transient, F.col(target.key))).alias("keys"),
-        F.collect_list(F.when(is_transient, F.struct(F.col(target.key).alias("key"), "status"))).alias("transient"),
-    ).head()
-    if counted is None or counted["keys"] != marker.rows:
-        raise ReconciliationError(
-            f"A stage for {target.table} holds {counted and counted['keys']} keys, its marker promises {marker.rows}.",
-            "It was removed and nothing of it published; run the same command again to compute it anew.",
-        )
+    rows = read_staged(lakehouse, target, folder, marker.parts)
+    rows = rows.where(~F.col("status").isin(*statuses.TRANSIENT)).withColumn("extractor", F.lit(marker.extractor))
     if target.table == "captions":
         rows = rows.withColumn("text_key", F.sha2("caption", 256))
         texts = rows.where(F.col("status") == statuses.OK).select("text_key", F.col("caption").alias("text"))
         lakehouse.insert_new("texts", texts)
     if marker.rows:
         lakehouse.insert_new(target.table, rows, marker.shards)
-    _note_attempts(lakehouse, marker, [(row["key"], row["status"]) for row in counted["transient"]])
+    _note_attempts(lakehouse, marker)
 
 
-def _note_attempts(lakehouse: Lakehouse, marker: Marker, failures: list[tuple[str, str]]) -> None:
-    if not failures:
+def _note_attempts(lakehouse: Lakehouse, marker: Marker) -> None:
+    if not marker.transient:
         return
     # A key is tried once in a run, so an attempt noted before a kill is not noted again by the repeat.
     noted = lakehouse.read("attempts").where(
         (F.col("run") == marker.run) & (F.col("stage") == marker.name) & (F.col("extractor") == marker.extractor)
     )
     known = {row["key"] for row in noted.select("key").collect()}
-    now = datetime.now(UTC)
-    same = {"stage": marker.name, "extractor": marker.extractor, "run": marker.run, "at": now}
-    lakehouse.append("attempts", [{"key": k, "status": s, **same} for k, s in failures if k not in known])
+    same = {"stage": marker.name, "extractor": marker.extractor, "run": marker.run, "at": datetime.now(UTC)}
+    lakehouse.append(
+        "attempts", [{"key": key, "status": status, **same} for key, status in marker.transient if key not in known]
+    )
 
 
 def _read_marker(storage: Storage, path: str) -> Marker | None:
@@ -225,7 +246,9 @@ def _read_marker(storage: Storage, path: str) -> Marker | None:
         return None
     try:
         fields = json.loads(text)
-        marker = Marker(**fields | {"parts": tuple(fields["parts"]), "shards": tuple(fields["shards"])})
+        lists = {name: tuple(fields[name]) for name in ("parts", "shards")}
+        transient = tuple((str(key), str(status)) for key, status in fields["transient"])
+        marker = Marker(**fields | lists | {"transient": transient})
         return marker if marker.name in TARGETS else None
     except (ValueError, KeyError, TypeError):
         logger.warning("%s is not a marker of this version; its stage is left to the sweep", path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,14 @@ def workers(spark: SparkSession) -> SparkSession:
 class Bench:
     """One lakehouse, its posts, and the fakes that `extract` finds there."""
 
-    def __init__(self, lakehouse: Lakehouse, frame: Callable[..., Any], folder: Path, monkeypatch: Any) -> None:
+    def __init__(self, lakehouse: Lakehouse, folder: Path, monkeypatch: Any) -> None:
         self.lakehouse = lakehouse
         self.config = lakehouse.config
-        self._frame = frame
         self._log = folder / "fakes.log"
         self._log.touch()
         self._monkeypatch = monkeypatch
         self._posts = 0
+        self._contents: dict[str, set[str]] = {}
         self.use()
 
     def use(self, **fields: Any) -> None:
@@ -80,10 +80,11 @@ class Bench:
                     "image_key": key_of(picture), "shard": key_of(picture)[0], "bytes": picture.encode(),
                     "status": image_status, "error": error,
                 }  # fmt: skip
-        self.lakehouse.insert_new("posts", self._frame("posts", *posts))
-        self.lakehouse.insert_new("texts", self._frame("texts", *texts.values()))
-        if images:
-            self.lakehouse.insert_new("images", self._frame("images", *images.values()))
+        self.lakehouse.append("posts", posts)
+        for table, rows in (("texts", texts), ("images", images)):
+            known = self._contents.setdefault(table, set())
+            self.lakehouse.append(table, [row for content, row in rows.items() if content not in known])
+            known |= set(rows)
 
     def extract(self, *names: str, run: str | None = None) -> dict[str, Summary]:
         """Run the stage; summaries by extractor name."""
@@ -122,9 +123,8 @@ class Bench:
 def bench(
     workers: SparkSession,
     lakehouse: Lakehouse,
-    frame: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Bench]:
     """An empty bench."""
-    yield Bench(lakehouse, frame, tmp_path, monkeypatch)
+    yield Bench(lakehouse, tmp_path, monkeypatch)
