@@ -114,6 +114,6 @@ def _numbers(value: object) -> np.ndarray | None:
     else:
         return None
     try:
-        return np.array([float(part) for part in parts], dtype=np.float32)
+        return np.array(list(map(float, parts)), dtype=np.float32)
     except (TypeError, ValueError):
         return None
