@@ -32,7 +32,7 @@ QUICK = [
     "training.regressor.early_stopping=10",
     "training.regressor.pca_components=4",
     "training.regressor.adapted_components=2",
-    "extraction.slots=2",
+    "extraction.slots=1",
 ]
 
 
