@@ -121,6 +121,7 @@ def run(
 
     config = _configure(conf, root, overrides, verbose, limit)
     check_before_writing(config)
+    _warn(config)
     summaries = run_all(_session(config), config, _show)
     if all(summary.outcome == "nothing_to_do" for summary in summaries if summary.stage != "report"):
         _say("Nothing to do: no model was loaded, no feature table got a version, nothing was trained.")
@@ -236,6 +237,9 @@ def errors(
 @app.command()
 def retry(
     stage: Annotated[str, typer.Option(help="caption, clip_image, clip_text or perplexity.")],
+    status: Annotated[
+        list[str] | None, typer.Option(help="Also forget rows with this permanent status; repeatable.")
+    ] = None,
     conf: ConfOption = None,
     root: RootOption = None,
     overrides: SetOption = None,
@@ -248,7 +252,7 @@ def retry(
 
     config = _configure(conf, root, overrides, verbose)
     with locked(config):
-        _say(forget(_session(config), config, stage, run=new_run_id()).message)
+        _say(forget(_session(config), config, stage, status or (), run=new_run_id()).message)
 
 
 @app.command()
@@ -375,8 +379,18 @@ def _stage(
 
     config = _configure(conf, root, overrides, verbose, limit)
     check_before_writing(config, [name], options.get("names"))
+    if name in ("extract", "train", "score", "report"):
+        _warn(config)
     for summary in run_stage(_session(config), config, name, **options):
         _show(summary)
+
+
+def _warn(config: Config) -> None:
+    from smp_features.preflight import demo_model_warning
+
+    warning = demo_model_warning(config)
+    if warning is not None:
+        _say(f"NOTE  {warning}")
 
 
 def _configure(

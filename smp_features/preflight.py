@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smp_features.config import Config
+from smp_features.demo.zoo import is_zoo_model
 from smp_features.errors import RootError, SourceError
 from smp_features.runs import is_local
 
@@ -38,6 +39,26 @@ def check_before_writing(
         built = build_extractors(config.models)
         for target in chosen(extractors):
             built[target.name].check()
+
+
+def demo_model_warning(config: Config) -> str | None:
+    """Return the warning owed when the bundled demo models ran on posts that were not generated, else None.
+
+    Args:
+        config: Its model ids and its source folder, which holds `generated.json` when its posts were made up.
+    """
+    models = {"caption": config.models.caption.id, "clip": config.models.clip.id, "language": config.models.language.id}
+    demo = [name for name, model in models.items() if is_zoo_model(model)]
+    if not demo or (config.source.path is not None and (Path(config.source.path) / "generated.json").is_file()):
+        return None
+    if config.source.path is None:
+        condition = "Unless these posts were generated,"
+    else:
+        condition = "These posts were not generated, so"
+    return (
+        f"The bundled demo models ({', '.join(demo)}) are configured. {condition} captions and perplexities of the "
+        "demo models mean nothing here."
+    )
 
 
 def check_root(root: str) -> None:

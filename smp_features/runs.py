@@ -44,6 +44,8 @@ class Summary:
         seconds: By phase, such as decode, compute, write.
         versions_read: Table to version at the start.
         versions_written: Table to version, of the tables that changed.
+        started_at: When this step began (UTC); None: with its stage.
+        finished_at: When it ended (UTC); None: with its stage.
         message: One line for people.
         details: Further lines for people; not stored.
     """
@@ -60,6 +62,8 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     versions_read: dict[str, int] = field(default_factory=dict)
     versions_written: dict[str, int] = field(default_factory=dict)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
     message: str = ""
     details: tuple[str, ...] = ()
 

@@ -289,6 +289,7 @@ class Lakehouse:
 
     def record(self, run: str, summary: Summary, started: datetime, finished: datetime) -> None:
         """Append a stage's summary to `runs`."""
+        started, finished = summary.started_at or started, summary.finished_at or finished
         elapsed = max((finished - started).total_seconds(), 1e-9)
         row = {column: getattr(summary, column) for column in SPECS["runs"].column_names if hasattr(summary, column)}
         row |= {

@@ -30,7 +30,7 @@ def test_notebooks_are_committed_without_outputs(path):
 def _fill(lakehouse) -> None:
     base = {
         "uid": "u", "split": "train", "event_ts": NOW, "known_at": NOW, "computed_at": NOW, "image_status": "ok",
-        "title_key": "k", "tags": "", "source_row": "train:1", "row_hash": "h", "input_key": "i", "features_key": "f",
+        "title_key": "k", "tags": "", "source_row": "train:1", "row_hash": "h", "inputs_key": "i", "features_key": "f",
         "time_rules": "strict", "title": "a red kite", "caption": "a kite over a beach", "title_log_perplexity": 3.0,
         **dict.fromkeys(("caption_title_similarity", "image_title_similarity", "image_caption_similarity"), 0.5),
         **{f"{name}_extractor": f"{name}-f1" for name in EXTRACTORS},

@@ -97,12 +97,17 @@ def error_counts(lakehouse: Lakehouse) -> pd.DataFrame:
 
 
 def last_runs(lakehouse: Lakehouse) -> pd.DataFrame:
-    """Return each stage's latest row of `runs`, in the order in which the stages last ran."""
-    columns = ["run", "stage", "started_at", "finished_at", "outcome", "wanted", "ok", "failed", "left", "given_up"]
-    runs = lakehouse.read("runs").select(*columns, "computed", "model_loads").where(F.col("stage") != "report")
-    # toPandas needs time zones; the report shows UTC, which the session is set to.
-    latest = runs.toPandas().sort_values("started_at").drop_duplicates("stage", keep="last")
-    return latest.assign(seconds=(latest["finished_at"] - latest["started_at"]).dt.total_seconds())
+    """Return each stage's latest row of `runs` with the seconds it took, in the order in which the stages last ran."""
+    columns = ("outcome", "wanted", "ok", "failed", "left", "given_up", "computed", "model_loads")
+    seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
+    row = F.struct(*columns, seconds.alias("seconds"))
+    latest = (
+        lakehouse.read("runs")
+        .where(F.col("stage") != "report")
+        .groupBy("stage")
+        .agg(F.max_by(row, "started_at").alias("row"), F.max("started_at").alias("at"))
+    )
+    return latest.orderBy("at", "stage").select("stage", "row.*").toPandas()
 
 
 def extractors_in_use(lakehouse: Lakehouse) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from smp_features.analysis.page import Page, Section, render, show, thumbnail
 from smp_features.analysis.results import Trained, champion_results
 from smp_features.analysis.summaries import largest_misses
 from smp_features.config import Config
-from smp_features.demo.zoo import is_zoo_model
 from smp_features.errors import ConfigError, RootError
+from smp_features.preflight import demo_model_warning
 from smp_features.runs import Phases, Summary, is_local
 from smp_features.tables import Lakehouse
 from smp_features.training.metrics import Interval
@@ -61,26 +61,6 @@ def report(session: SparkSession, config: Config, *, run: str) -> Summary:
     logger.info("report written path=%s sections=%d", path, len(page.sections))
     return Summary(
         stage="report", wanted=1, ok=1, computed=1, seconds=phases.seconds, versions_read=versions, message=path
-    )
-
-
-def demo_model_warning(config: Config) -> str | None:
-    """Return the warning owed when the bundled demo models ran on posts that were not generated, else None.
-
-    Args:
-        config: Its model ids and its source folder, which holds `generated.json` when its posts were made up.
-    """
-    models = {"caption": config.models.caption.id, "clip": config.models.clip.id, "language": config.models.language.id}
-    demo = [name for name, model in models.items() if model.startswith("zoo:") or is_zoo_model(model)]
-    if not demo or (config.source.path is not None and (Path(config.source.path) / "generated.json").is_file()):
-        return None
-    if config.source.path is None:
-        condition = "Unless these posts were generated"
-    else:
-        condition = "These posts were not generated, so"
-    return (
-        f"The bundled demo models ({', '.join(demo)}) are configured. {condition} captions and perplexities of the "
-        "demo models mean nothing here."
     )
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from smp_features.config import Config
-from smp_features.errors import UsageError
+from smp_features.errors import UsageError, nearest
 from smp_features.extraction import statuses
 from smp_features.extraction.plan import changed_versions
 from smp_features.extraction.targets import chosen
@@ -31,7 +31,10 @@ def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str
     Raises:
         UsageError: There is no such extractor, or `ok` is named.
     """
-    (target,) = chosen([stage.removeprefix("extract/")])
+    targets = chosen([stage.removeprefix("extract/")])
+    if len(targets) > 1:
+        raise UsageError(f"'{stage}' names several extractors.", nearest("", [target.name for target in targets]))
+    (target,) = targets
     if statuses.OK in named:
         raise UsageError("Rows with status 'ok' are not failures and are not forgotten.")
     lakehouse = Lakehouse(session, config)

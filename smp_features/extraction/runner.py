@@ -96,11 +96,13 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
         if target.name in stale:
             versions = read_versions(lakehouse, [target])
             plan = make_plan(lakehouse, scope_of(target, fingerprints, versions, config))
+        began = datetime.now(UTC)
         try:
             summary = _extract_one(lakehouse, config, extractors[target.name], plan, run)
         except StageError as error:
             failed = Summary(stage=target.stage, outcome="failed", message=error.message)
             raise ExtractionFailed(error.message, error.hint, [*summaries, failed]) from error
+        summary = replace(summary, started_at=began, finished_at=datetime.now(UTC))
         if target.name in published:
             summary = _with_recovered(summary)
         if target.name == "caption" and summary.versions_written:
@@ -218,7 +220,7 @@ def _message(target: Target, ledger: Ledger, progress: Progress) -> str:
     else:
         said = f"nothing to do, {ledger.ok:,} {target.noun} are there"
     if ledger.failed:
-        said += f"; {ledger.failed:,} inputs cannot be used"
+        said += f"; {ledger.failed:,} {'input' if ledger.failed == 1 else 'inputs'} cannot be used"
     if ledger.to_compute:
         said += f"; {ledger.to_compute:,} left after transient failures, run again to try them"
     if ledger.given_up:

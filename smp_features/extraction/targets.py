@@ -61,13 +61,18 @@ captioner's captions for `clip_text`, and titles alone for `perplexity`, which n
 """
 
 
+BOTH_TOWERS = {"clip": ("clip_image", "clip_text")}
+"""What `clip` stands for where extractors are named: one model, two encoders."""
+
+
 def chosen(names: Sequence[str] | None) -> list[Target]:
-    """Return the named targets, all of them for None, in the order they run.
+    """Return the named targets, all of them for None, in the order they run; `clip` names both of CLIP's encoders.
 
     Raises:
         UsageError: There is no such extractor.
     """
-    for name in names or ():
+    wanted = [each for name in names or () for each in BOTH_TOWERS.get(name, (name,))]
+    for name in wanted:
         if name not in TARGETS:
-            raise UsageError(f"There is no extractor '{name}'.", nearest(name, TARGETS))
-    return [target for name, target in TARGETS.items() if not names or name in names]
+            raise UsageError(f"There is no extractor '{name}'.", nearest(name, [*TARGETS, *BOTH_TOWERS]))
+    return [target for name, target in TARGETS.items() if not wanted or name in wanted]

@@ -20,10 +20,11 @@ from scipy.stats import spearmanr
 from smp_features.analysis import report as report_stage
 from smp_features.analysis.page import Page, Section, Table, render, short, show
 from smp_features.analysis.readings import SIMILARITIES
-from smp_features.analysis.report import demo_model_warning, read_truth, report, write_text
+from smp_features.analysis.report import read_truth, report, write_text
 from smp_features.analysis.results import trained
 from smp_features.config import load_config
 from smp_features.errors import ConfigError, RootError
+from smp_features.preflight import demo_model_warning
 from smp_features.runs import Summary
 from smp_features.tables import Lakehouse
 from smp_features.training.metrics import Interval
@@ -43,7 +44,7 @@ class _Reader(HTMLParser):
         self.tags: set[str] = set()
         self.references: list[str] = []
         self.text: list[str] = []
-        self._section = ""
+        self._section, self._cell = "", False
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
@@ -105,7 +106,7 @@ def _fill(lakehouse: Lakehouse, posts: pd.DataFrame) -> None:
     fingerprints = {f"{name}_extractor": f"{name}-f1" for name in ("caption", "clip_image", "clip_text", "perplexity")}
     common = {"event_ts": NOW, "known_at": NOW, "computed_at": NOW, "image_status": "ok", "time_rules": "strict"}
     common |= {"title_key": _key(b""), "tags": "", "source_row": "train:1", "row_hash": "h", "features_key": "f"}
-    common |= {"input_key": "i", **fingerprints}
+    common |= {"inputs_key": "i", **fingerprints}
     lakehouse.append("posts", [common | row | {"image_key": _key(row["image"])} for row in rows])
     lakehouse.append(
         "labels", [{"pid": r["pid"], "popularity": r["popularity"], "known_at": NOW} for r in rows[:TRAIN]]

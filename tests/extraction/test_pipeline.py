@@ -75,6 +75,7 @@ def test_out_of_memory_halves_the_batch_and_loses_no_row(tmp_path):
     out = bench.run(*(f"crowded {n}" for n in range(16)))
     assert {status for status, _ in out.values()} == {"ok"}
     assert bench.sizes[:3] == [8, 4, 2]
+    assert bench.sizes.count(8) == 1  # the next batch is cut beforehand
     assert len(out) == 16
 
 
