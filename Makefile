@@ -24,7 +24,7 @@ demo: setup  ## make posts, run every stage on them, say what came out and where
 	@$(BIN)/smp demo
 
 test: setup  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: setup  ## the tests that start no Spark and take seconds
 	$(BIN)/python -m pytest -m "not spark and not slow"

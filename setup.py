@@ -54,6 +54,7 @@ TEST = [
     "nbclient",
     "nbformat",
     "pytest>=8",
+    "pytest-xdist>=3",  # the tests are many and Spark plans on one core: two sessions side by side
     # What the Makefile calls.
     "build",
     "mypy",

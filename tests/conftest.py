@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,9 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """The one Spark session of a test run."""
+    """The one Spark session of a test process."""
     demo = Path(__file__).parents[1] / "conf" / "demo.yaml"
-    session = get_session(load_config(demo, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
+    # The first start fetches Delta's jars into a shared cache, which two processes must not do at once.
+    with (Path(tempfile.gettempdir()) / "smp-test-session.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        session = get_session(load_config(demo, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
     yield session
     session.stop()
 
