@@ -26,6 +26,7 @@ from smp_features.analysis.page import (
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES, Extreme
 from smp_features.analysis.summaries import FEW, by_interval
 from smp_features.config import Config
+from smp_features.ingest import KNOWN_LATE
 from smp_features.training.metrics import Interval
 
 STAGE_OF_TABLE = {
@@ -37,6 +38,8 @@ STAGE_OF_TABLE = {
     "perplexities": "extract/perplexity",
     "attempts": "extract: transient failures, tried again",
 }
+
+_LATE = f"{KNOWN_LATE:%Y-%m-%d}"
 
 
 def data_section(
@@ -141,10 +144,11 @@ def coverage_section(
     """
     if runs.empty:
         return Section("coverage", "Coverage and errors", missing="No stage has run yet. `smp run` runs them all.")
-    columns = ("stage", "outcome", "wanted", "ok", "failed", "left", "given_up", "computed", "model_loads", "seconds")
+    columns = ("stage", "outcome", "seconds", "wanted", "ok", "failed", "left", "given_up", "computed", "model_loads")
     headers = (
         "stage",
-        "outcome",
+        "last run",
+        "s",
         "wanted",
         "ok",
         "permanent errors",
@@ -152,13 +156,12 @@ def coverage_section(
         "given up",
         "computed",
         "model loads",
-        "s",
     )
     blocks: list[Block] = [
         table(
             headers,
             _rows(runs.assign(seconds=runs["seconds"].round().astype(int)), columns),
-            "The last run of each stage: wanted = ok + permanent errors + left + given up",
+            "Wanted = ok + permanent errors + left + given up, after the last run; computed and loads over all runs",
         )
     ]
     found = [
@@ -301,7 +304,8 @@ def _time_rules(config: Config, profiles: pd.DataFrame) -> list[list[Cell]]:
     ]
     for row in _records(profiles):
         basis = "assumed times" if row["assumed"] else "stated times"
-        between = f"{row['first']} … {row['last']}"
+        late = row["first"] >= _LATE
+        between = "later than every post" if late else f"{row['first']} … {row['last']}"
         rows.append([f"profiles of origin {row['origin']}", between, f"{row['profiles']:,} rows, {basis}"])
     return rows
 

@@ -162,8 +162,10 @@ def show(value: Cell, decimals: int = 3) -> str:
 
 
 def short(text: str, length: int = TITLE_LENGTH) -> str:
-    """Return untrusted text on one line, without control and direction characters, cut at `length` characters."""
+    """Return untrusted text on one line, without control and direction characters, cut at `length`; or `(empty)`."""
     printable = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not printable:
+        return "(empty)"
     return printable if len(printable) <= length else printable[: length - 1].rstrip() + "…"
 
 

@@ -97,17 +97,25 @@ def error_counts(lakehouse: Lakehouse) -> pd.DataFrame:
 
 
 def last_runs(lakehouse: Lakehouse) -> pd.DataFrame:
-    """Return each stage's latest row of `runs` with the seconds it took, in the order in which the stages last ran."""
-    columns = ("outcome", "wanted", "ok", "failed", "left", "given_up", "computed", "model_loads")
+    """Return where each stage stands, in the order in which the stages last ran.
+
+    `stage`, then of its latest run `outcome`, `wanted`, `ok`, `failed`, `left`, `given_up` and `seconds`, then of all
+    its runs together `computed` and `model_loads`.
+    """
     seconds = F.col("finished_at").cast("double") - F.col("started_at").cast("double")
-    row = F.struct(*columns, seconds.alias("seconds"))
-    latest = (
+    latest = F.struct("outcome", "wanted", "ok", "failed", "left", "given_up", seconds.alias("seconds"))
+    stages = (
         lakehouse.read("runs")
         .where(F.col("stage") != "report")
         .groupBy("stage")
-        .agg(F.max_by(row, "started_at").alias("row"), F.max("started_at").alias("at"))
+        .agg(
+            F.max_by(latest, "started_at").alias("latest"),
+            F.max("started_at").alias("at"),
+            F.sum("computed").alias("computed"),
+            F.sum("model_loads").alias("model_loads"),
+        )
     )
-    return latest.orderBy("at", "stage").select("stage", "row.*").toPandas()
+    return stages.orderBy("at", "stage").select("stage", "latest.*", "computed", "model_loads").toPandas()
 
 
 def extractors_in_use(lakehouse: Lakehouse) -> pd.DataFrame:

@@ -211,7 +211,7 @@ def _tiles(
         labelled = int(posts["labels"].sum())
         tiles.append(("posts", show(int(posts["posts"].sum())), f"{labelled:,} with a label"))
     if trained is not None:
-        tiles += _score_tiles(trained.head, trained.head.split, f"n = {trained.head.n:,}")
+        tiles += _score_tiles(trained.head, trained.head.split, f"n\u00a0=\u00a0{trained.head.n:,}")
     if tested and truth is not None:
         tiles += _score_tiles(tested[0], "test", f"oracle: {show(truth.oracle_src)} and {show(truth.oracle_mae)}")
     return tuple(tiles)

@@ -127,6 +127,6 @@ def _note(model: str, version: str, results: Mapping[str, Any], scores: tuple[Sc
     splits = " ".join(SPLITS[name] for name in dict.fromkeys(each.split for each in scores) if name in SPLITS)
     return (
         f"{model} version {version}, trained on {rows['labelled']:,} posts of {rows['users']:,} users. {splits} "
-        "`metadata only` does without anything made by the frozen models; `median` always predicts the median of its "
-        "training labels and ranks nothing. Intervals: 95 %, bootstrap over users."
+        "`metadata only` does without anything made by the frozen models; `median` predicts the median of its "
+        "training labels, whatever the post. Intervals: 95 %, bootstrap over users."
     )
