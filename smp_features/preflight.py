@@ -8,8 +8,9 @@ from pathlib import Path
 
 from smp_features.config import Config
 from smp_features.demo.zoo import is_zoo_model
-from smp_features.errors import RootError, SourceError
+from smp_features.errors import RootError
 from smp_features.runs import is_local
+from smp_features.sources.smpd_files import find_splits
 
 
 def check_before_writing(
@@ -23,14 +24,12 @@ def check_before_writing(
         extractors: The extractors about to run; None means all.
 
     Raises:
-        SourceError: The source folder does not exist.
+        SourceError: The source folder does not exist, or does not hold the files of its layout.
         ModelError: A model folder is not a model of the right kind.
         RootError: The root cannot be created or written.
     """
     if stages is None or "ingest" in stages:
-        folder = config.source_path
-        if not folder.is_dir():
-            raise SourceError(f"The source folder {folder} does not exist.", "Set source.path to a folder of posts.")
+        find_splits(config.source_path)
     check_root(config.root)
     if stages is None or "extract" in stages:
         from smp_features.extraction.targets import chosen

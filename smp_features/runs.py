@@ -120,7 +120,7 @@ def writing(root: str) -> Iterator[None]:
     if str(folder) in _held:
         yield
         return
-    path = folder / ".lock"
+    path, made = folder / ".lock", not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held for the duration of the block
@@ -148,6 +148,10 @@ def writing(root: str) -> Iterator[None]:
         finally:
             _held.discard(str(folder))
             handle.truncate(0)
+            if made and [entry.name for entry in folder.iterdir()] == [path.name]:
+                # Refused before anything was written: leave nothing behind, not even the folder.
+                path.unlink()
+                folder.rmdir()
 
 
 def _describe(text: str) -> str:

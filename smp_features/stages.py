@@ -96,8 +96,8 @@ def run_stage(
         One summary per recorded step; `extract` has one per extractor.
 
     Raises:
-        UsageError: There is no such stage.
-        SmpError: What the stage raised; a failed step is recorded too.
+        UsageError: There is no such stage, or the input was refused; nothing was written, not even to `runs`.
+        SmpError: What else the stage raised; a failed step is recorded too.
     """
     if name not in STAGES:
         raise UsageError(f"There is no stage '{name}'.", nearest(name, STAGES))
@@ -106,14 +106,15 @@ def run_stage(
         return _as_list(STAGES[name](session, config, run=run, **options))
     with locked(config):
         lakehouse = Lakehouse(session, config)
-        lakehouse.create()
         started = datetime.now(UTC)
         try:
             summaries = _as_list(STAGES[name](session, config, run=run, **options))
+        except UsageError:
+            raise
         except SmpError as error:
             # Extraction fails with what each extractor did; other stages fail as one step.
             failed = getattr(error, "summaries", None) or [Summary(name, "failed", message=error.message)]
-            for summary in failed:
+            for summary in failed if lakehouse.exists("runs") else ():
                 lakehouse.record(run, summary, started, datetime.now(UTC))
             raise
         for summary in summaries:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from smp_features.demo.generate import generate
 
 SMP = [sys.executable, "-m", "smp_features.cli"]
 DEMO = Path(__file__).parents[1] / "conf" / "demo.yaml"
@@ -17,6 +21,13 @@ def _smp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SMP, *arguments], capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "posts"
+    generate(50, folder, seed=1)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -24,31 +35,46 @@ def _smp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["run", "--conf", str(DEMO), "--set", "sorce.path=x"], "Did you mean 'source'?"),
         (["run", "--conf", "none.yaml"], "Configuration file none.yaml does not exist"),
         (["run"], "No source folder is configured"),
-        (["run", "--conf", str(DEMO), "--set", "source.path=.", "--root", "file/lake"], "file is a file"),
-        (["run", "--conf", str(DEMO), "--set", "source.path=.", "--set", "models.caption.id=./empty"], "empty"),
+        (["run", "--conf", str(DEMO), "--set", "source.path=."], "holds no posts in the SMPD layout"),
+        (["run", "--conf", str(DEMO), "--set", "source.path=POSTS", "--root", "file/lake"], "file is a file"),
+        (["run", "--conf", str(DEMO), "--set", "source.path=POSTS", "--set", "models.caption.id=./empty"], "empty"),
         (["generate", "--posts", "10", "--out", "posts"], "posts"),
     ],
-    ids=["source", "key", "conf", "no source", "root", "model", "posts"],
+    ids=["source", "key", "conf", "no source", "layout", "root", "model", "posts"],
 )
-def test_wrong_input_is_one_line_and_exit_status_two(tmp_path, arguments, said):
+def test_wrong_input_is_one_line_and_exit_status_two(tmp_path, posts, arguments, said):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    done = _smp(*arguments, cwd=tmp_path)
+    done = _smp(*(argument.replace("POSTS", str(posts)) for argument in arguments), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unwritable_root_is_refused(tmp_path):
+def test_misaligned_files_are_refused_by_file_and_line_before_anything_is_written(tmp_path, posts):
+    source = tmp_path / "posts"
+    shutil.copytree(posts, source)
+    path = source / "train_allmetadata_json" / "train_text.json"
+    records = json.loads(path.read_text())
+    records[3], records[4] = records[4], records[3]
+    path.write_text(json.dumps(records))
+    done = _smp("run", "--conf", str(DEMO), "--set", f"source.path={source}", "--root", "lake", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("smp: ")]
+    assert "train_text.json" in line and "4" in line
+    assert not (tmp_path / "lake").exists()
+
+
+def test_an_unwritable_root_is_refused(tmp_path, posts):
     if os.geteuid() == 0:  # root may write everywhere but to kernel file systems
         target = "/proc/lake"
     else:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
         target = str(locked / "lake")
-    done = _smp("run", "--conf", str(DEMO), "--set", f"source.path={tmp_path}", "--root", target, cwd=tmp_path)
+    done = _smp("run", "--conf", str(DEMO), "--set", f"source.path={posts}", "--root", target, cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
 
