@@ -146,7 +146,7 @@ def test_many_chunks_come_to_the_same_as_one(bench):
     bench.extract("clip_image")
     whole = bench.rows("image_embeddings")
     bench.lakehouse.delete("image_embeddings", F.lit(True))
-    bench.configure(first_chunk_rows=5, chunk_minutes=0.02)
+    bench.configure(first_chunk_rows=5, chunk_minutes=10)
     summary = bench.extract("clip_image")["clip_image"]
     assert bench.rows("image_embeddings") == whole
     assert summary.computed == 16
