@@ -12,7 +12,6 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("smp_features/__init__.py")
 # loses rows without a word, numpy 2 does not load beside pyarrow 14, pandas 3 turns a missing string into "NaN".
 LIBRARY = [
     "huggingface_hub>=0.23",
-    "ijson>=3.2",
     "Jinja2>=3.1",
     "lightgbm>=4,<5",
     "matplotlib>=3.7",

@@ -164,7 +164,8 @@ def measures(lakehouse: Lakehouse) -> pd.DataFrame:
     """Return `popularity`, the three similarities and the log-perplexity of every labelled post; NaN where missing."""
     labels = lakehouse.read("labels").select("pid", "popularity")
     features = lakehouse.read("post_features").select("pid", *SIMILARITIES, PERPLEXITY)
-    return labels.join(features, "pid").drop("pid").toPandas().astype("float64")
+    frame: pd.DataFrame = labels.join(features, "pid").drop("pid").toPandas()
+    return frame.astype("float64")
 
 
 def titles(lakehouse: Lakehouse, pids: Iterable[str]) -> dict[str, str]:

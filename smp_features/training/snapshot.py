@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -109,7 +110,8 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
     if (folder / MANIFEST).exists():
         return load(folder)
     table = lakehouse.read("training_set", version)
-    ids = table.select("row_id").toPandas()["row_id"].to_numpy(dtype=np.int64)
+    rows: pd.DataFrame = table.select("row_id").toPandas()
+    ids = rows["row_id"].to_numpy(dtype=np.int64)
     if len(np.unique(ids)) != len(ids):
         raise SnapshotError(
             f"training_set version {version} holds {len(ids) - len(np.unique(ids))} row ids twice.",
