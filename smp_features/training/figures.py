@@ -1,4 +1,4 @@
-"""The figures that go with a run: what the booster used, and where it was right."""
+"""The figures that go with a run: what the booster used, and where it was right. The report draws the same ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
+
+from smp_features.analysis.figures import importance, predicted_against_actual
 
 LARGEST = 25  # features shown
 
@@ -21,30 +22,11 @@ def write_figures(results: Mapping[str, Any], out_of_fold: pd.DataFrame, folder:
         folder: Created.
     """
     folder.mkdir(parents=True)
-    importance(results["importance"]).savefig(folder / "importance.png", dpi=110)
-    predicted_against_actual(out_of_fold).savefig(folder / "predicted_vs_actual.png", dpi=110)
-
-
-def importance(gains: list[dict[str, Any]]) -> Figure:
-    """Draw the features with the largest share of the gain, the largest on top."""
-    total = sum(each["gain"] for each in gains) or 1.0
-    shown = gains[:LARGEST][::-1]
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    axes = figure.subplots()
-    axes.barh([each["feature"] for each in shown], [100 * each["gain"] / total for each in shown])
-    axes.set_xlabel("share of total gain, %")
-    axes.set_title("What the booster used")
-    return figure
-
-
-def predicted_against_actual(out_of_fold: pd.DataFrame) -> Figure:
-    """Draw out-of-fold predictions over labels, with the diagonal of a perfect model."""
-    figure = Figure(figsize=(5.5, 5.5), layout="constrained")
-    axes = figure.subplots()
-    axes.hexbin(out_of_fold["actual"], out_of_fold["predicted"], gridsize=40, mincnt=1, cmap="viridis")
-    ends = [out_of_fold["actual"].min(), out_of_fold["actual"].max()]
-    axes.plot(ends, ends, color="black", linewidth=1)
-    axes.set_xlabel("popularity, log2(views + 1)")
-    axes.set_ylabel("predicted, out of fold")
-    axes.set_title(f"{len(out_of_fold):,} posts, identity-isolated folds")
-    return figure
+    gains = pd.Series({each["feature"]: each["gain"] for each in results["importance"]}, dtype=float)
+    shares = 100 * gains / (gains.sum() or 1.0)
+    drawn = {
+        "importance.png": importance(shares.nlargest(LARGEST), "share of the booster's total gain, %"),
+        "predicted_vs_actual.png": predicted_against_actual(out_of_fold["predicted"], out_of_fold["actual"]),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(folder / name, dpi=110)
