@@ -29,6 +29,7 @@ LIBRARY = [
     "scikit-learn>=1.3",
     "scipy>=1.10",
     "sentencepiece>=0.1.99",
+    "SQLAlchemy>=1.4",
     "tenacity>=8.2",
     "tokenizers>=0.19",
     "torch>=2.3",
@@ -77,7 +78,7 @@ setup(
     package_dir={"smp_features": "smp_features", "smp_features.conf": "conf"},
     package_data={
         "smp_features": ["demo/zoo/**/*", "analysis/templates/*"],
-        "smp_features.conf": ["*.yaml"],
+        "smp_features.conf": ["*.yaml", "*.sh"],
     },
     install_requires=LIBRARY,
     extras_require={"local": LOCAL, "test": TEST},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,22 +16,39 @@ from smp_features.config import Config, load_config
 from smp_features.session import get_session
 from smp_features.tables import Lakehouse
 
+DOUBLES = Path(__file__).parent / "doubles"
+sys.path.insert(0, str(DOUBLES))
+
+from extraction_bench import Bench  # noqa: E402 - found by the line above
+
+# A suite of many minutes is worth compiling for, unlike the short jobs that conf/demo.yaml is tuned to.
+SPARK = {
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.sql.shuffle.partitions": "2",
+}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses the Spark session, so that `make test-fast` can leave it out."""
+    """Mark every test that uses the Spark session, and begin with the longest file.
+
+    `make test-fast` leaves the marked ones out. Of two processes, one runs the whole line, which takes as long as all
+    of the other's fast tests and some of its slow ones; begun last, it would keep one process waiting for it.
+    """
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker("spark")
+    items.sort(key=lambda item: (item.path.name != "test_line.py", item.get_closest_marker("spark") is not None))
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one Spark session of a test process."""
-    demo = Path(__file__).parents[1] / "conf" / "demo.yaml"
     # The first start fetches Delta's jars into a shared cache, which two processes must not do at once.
     with (Path(tempfile.gettempdir()) / "smp-test-session.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        session = get_session(load_config(demo, ["spark.master=local[2,4]", "spark.driver_memory=2g"]))
+        config = load_config(None, ["spark.master=local[2,4]", "spark.driver_memory=2g"])
+        spark = config.spark.model_copy(update={"conf": SPARK})
+        session = get_session(config.model_copy(update={"spark": spark}))
     yield session
     session.stop()
 
@@ -65,3 +83,16 @@ def frame(spark: SparkSession, lakehouse: Lakehouse) -> Callable[..., object]:
         return spark.createDataFrame([tuple(row.get(name) for name in schema.names) for row in rows], schema)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def workers(spark: SparkSession) -> SparkSession:
+    """The session, with the fake extractors importable in its Python workers."""
+    spark.sparkContext.addPyFile(str(DOUBLES / "extraction_fakes.py"))
+    return spark
+
+
+@pytest.fixture
+def bench(workers: SparkSession, lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """An empty lakehouse on which fake extractors run."""
+    return Bench(lakehouse, tmp_path, monkeypatch)

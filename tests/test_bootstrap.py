@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -126,7 +127,11 @@ def test_another_python_is_refused_in_one_line(tmp_path: Path) -> None:
     other = tmp_path / "python3.12"
     other.write_text("#!/bin/sh\necho 3.12\n", encoding="utf-8")
     other.chmod(0o755)
-    done = subprocess.run(["make", "setup", f"PYTHON={other}"], cwd=ROOT, capture_output=True, text=True, check=False)
+    # The tests run under make, which would tell this one that it is not the first.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={other}"], cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith(f"Set-up stopped: Python 3.11 is needed, {other} is 3.12.")
     assert done.stdout == ""

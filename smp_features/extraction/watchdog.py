@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import logging
 import os
 import threading
@@ -61,6 +62,8 @@ class Notes:
         self._path = Path(folder) / f"{partition}-{attempt}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
+        # Held while this process lives, however it ends: a twin that Spark started on speculation is no successor.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def began(self, keys: Iterable[str]) -> None:
         """Note that work on these keys begins."""
@@ -101,9 +104,18 @@ def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Fou
     for job in earlier:
         paths += sorted(Path(job).glob("*-*"))
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # a twin attempt ended well just now
-            _read(path.read_bytes(), found)
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as notes:  # a twin may end well just now
+            if not _is_held(notes.fileno()):
+                _read(notes.read(), found)
     return found
+
+
+def _is_held(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _read(notes: bytes, found: Found) -> None:

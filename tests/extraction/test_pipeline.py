@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from extraction_bench import key_of
 from extraction_fakes import FakeClipImage, FakeClipText, vector
 
 from smp_features.errors import ModelError, SmpError
 from smp_features.extraction.pipeline import Pipeline, WorkerUnusable, output_schema
 from smp_features.extraction.watchdog import Found, Notes, Watch, left_behind
-
-from .conftest import key_of
 
 
 class Bench:
@@ -67,7 +67,7 @@ def test_rows_keep_their_own_vectors_across_windows_and_batches(tmp_path):
     assert max(bench.sizes) == 8  # the fakes' max_cost
     assert bench.sizes.count(8) == 6  # remainders wait for the next window instead of running as small batches
     assert (bench.measured["rows"], bench.measured["loads"]) == (53, 1)
-    assert set(bench.measured["seconds"]) == {"load", "decode", "compute", "idle"}
+    assert set(bench.measured["seconds"]) == {"load", "decode", "compute", "write", "idle"}
 
 
 def test_out_of_memory_halves_the_batch_and_loses_no_row(tmp_path):
@@ -142,6 +142,7 @@ def test_a_failed_device_ends_the_worker_with_its_inputs_noted(tmp_path):
     pipeline = Pipeline(bench.extractor, "text_key", lambda: (bench.model, 1), watch)
     with pytest.raises(WorkerUnusable):
         list(pipeline.run(_batches(("text 1",), 10)))
+    os.close(notes._file)  # as the end of the process does
     assert left_behind(str(tmp_path / "n"), 0).of(key_of("text 1")) == "worker_lost"
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from extraction_bench import key_of
 from extraction_fakes import vector
 from pyspark.sql import functions as F
 
 from smp_features.errors import ModelError, UsageError
 from smp_features.extraction import retry
 from smp_features.extraction.runner import ExtractionFailed
-
-from .conftest import key_of
 
 
 def test_each_key_is_computed_once_and_a_second_run_does_nothing(bench):

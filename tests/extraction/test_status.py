@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from extraction_bench import NOW, key_of
 
 from smp_features.errors import UsageError
 from smp_features.runs import Summary
 from smp_features.status import errors_of, status_of
-
-from .conftest import NOW, key_of
 
 
 def test_status_counts_every_stage_in_order_and_shows_its_last_run(bench):
@@ -39,17 +38,18 @@ def test_errors_are_typed_counted_and_quote_no_content(bench, frame):
     )
     rows = errors_of(bench.lakehouse.session, bench.config)
     assert [(row["stage"], row["kind"], row["status"], row["rows"]) for row in rows] == [
+        ("ingest", "image", "missing", 7),
         ("ingest", "image", "truncated", 1),
         ("ingest", "refused", "no_pid", 1),
         ("extract/perplexity", "permanent", "model_error", 4),
         ("extract/perplexity", "permanent", "not_finite", 1),
         ("extract/perplexity", "transient", "out_of_memory", 1),
     ]
-    assert rows[1]["keys"] == "train:9"
-    assert rows[2]["keys"] == ", ".join(sorted(key_of(f"raise {n}") for n in (1, 2, 3, 4))[:3])
+    assert rows[2]["keys"] == "train:9"
+    assert rows[3]["keys"] == ", ".join(sorted(key_of(f"raise {n}") for n in (1, 2, 3, 4))[:3])
     assert "secret" not in str(rows)
     one = errors_of(bench.lakehouse.session, bench.config, "extract/perplexity")
-    assert one == rows[2:]
+    assert one == rows[3:]
     assert errors_of(bench.lakehouse.session, bench.config, "caption") == []
     with pytest.raises(UsageError, match="Did you mean 'perplexity'"):
         errors_of(bench.lakehouse.session, bench.config, "perplexty")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -14,11 +15,17 @@ from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_be
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
+def die(notes):
+    """Let go of the notes as the end of a process does."""
+    os.close(notes._file)
+
+
 def test_a_dead_worker_held_what_it_began_and_did_not_end(tmp_path):
     notes = Notes(str(tmp_path), 3, 100)
     notes.loaded()
     notes.began([A, B, C])
     notes.ended([A])
+    die(notes)
     found = left_behind(str(tmp_path), 3)
     assert (found.of(A), found.of(B), found.of(C)) == (None, "worker_lost", "worker_lost")
     assert found.loads == 1
@@ -30,6 +37,7 @@ def test_when_it_was_ended_on_purpose_only_the_overdue_are_suspected(tmp_path):
     notes.began([A])
     notes.began([B])
     notes.overdue([A])
+    die(notes)
     assert left_behind(str(tmp_path), 0).status == {A[:16]: "timeout"}
 
 
@@ -39,8 +47,18 @@ def test_the_notes_of_a_worker_that_ended_well_accuse_nobody(tmp_path):
     assert left_behind(str(tmp_path), 0, [str(tmp_path)]).status == {}
 
 
+def test_a_twin_that_lives_accuses_nobody(tmp_path):
+    notes = Notes(str(tmp_path), 0, 1)
+    notes.began([A])
+    assert left_behind(str(tmp_path), 0).status == {}
+    die(notes)
+    assert left_behind(str(tmp_path), 0).status == {A[:16]: "worker_lost"}
+
+
 def test_notes_of_a_failed_job_count_for_every_task(tmp_path):
-    Notes(str(tmp_path / "first"), 7, 1).began([A])
+    notes = Notes(str(tmp_path / "first"), 7, 1)
+    notes.began([A])
+    die(notes)
     found = left_behind(str(tmp_path / "second"), 0, [str(tmp_path / "first")])
     assert found.of(A) == "worker_lost"
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pyspark import TaskContext
 
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn
@@ -47,15 +48,16 @@ class Fake(Extractor):
 
     def load(self, device: str, threads: int | None = None) -> FakeModel:
         self.note(f"load {device} {os.getpid()}")
-        return FakeModel(self)
+        return FakeModel(self, device)
 
     def columns(self, texts: Sequence[str]) -> Columns:
         raise NotImplementedError
 
 
 class FakeModel:
-    def __init__(self, extractor: Fake) -> None:
+    def __init__(self, extractor: Fake, device: str) -> None:
         self._extractor = extractor
+        self._device = device
 
     def prepare(self, raw: bytes | str) -> tuple[str, float]:
         text = raw.decode() if isinstance(raw, bytes) else raw
@@ -86,8 +88,15 @@ class FakeModel:
                 raise ValueError("a secret title")
             elif word == "slow":
                 time.sleep(float(rest))
-        self._extractor.note(f"run {len(items)}")
+        self._extractor.note(f"run {len(items)} {self._device} {_assigned()} {os.getpid()}")
         return self._extractor.columns(items)
+
+
+def _assigned() -> str:
+    """The GPU address that Spark gave to the running task, asked of Spark itself; `-` without one."""
+    context = TaskContext.get()
+    gpu = None if context is None else context.resources().get("gpu")
+    return "-" if gpu is None else ",".join(gpu.addresses)
 
 
 def _first_time(path: str) -> bool:

@@ -7,16 +7,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
-from extraction_fakes import vector
+from extraction_bench import key_of
 
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import chunk_jobs, in_flight, runner, staging
 from smp_features.extraction.targets import TARGETS
 from smp_features.runs import new_run_id
-
-from .conftest import key_of
 
 
 def _titles(count: int) -> list[tuple[None, str]]:
@@ -24,7 +21,7 @@ def _titles(count: int) -> list[tuple[None, str]]:
 
 
 def test_a_hung_input_becomes_a_timeout_and_whoever_shared_its_batch_is_computed(bench, tmp_path):
-    bench.configure(deadline_s=1.0)
+    bench.configure(deadline_s=4.0)  # long enough for an innocent neighbour on a busy machine
     bench.post((None, "hang"), (None, f"hang_once {tmp_path / 'hung'}"), *_titles(30))
     summary = bench.extract("clip_text")["clip_text"]
     assert (summary.ok, summary.left) == (31, 1)
@@ -40,11 +37,7 @@ def test_a_worker_killed_in_mid_batch_changes_nothing(bench, tmp_path):
     summary = bench.extract("clip_text")["clip_text"]
     assert (tmp_path / "killed").exists()
     assert (summary.ok, summary.left, summary.computed) == (41, 0, 41)
-    rows = {key: np.float32(values) for key, values in bench.rows("text_embeddings", "text_key", "embedding")}
-    texts = [killer, *(title for _, title in _titles(40))]
-    assert rows.keys() == {key_of(text) for text in texts}
-    assert all((rows[key_of(text)] == vector("1", text)).all() for text in texts)
-    assert bench.rows("attempts") == []
+    bench.check_text_vectors([killer, *(title for _, title in _titles(40))])
 
 
 def test_deadly_inputs_are_told_apart_even_more_of_them_than_spark_forgives_a_task(bench):

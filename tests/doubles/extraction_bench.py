@@ -1,24 +1,19 @@
-"""Fake extractors, and lakehouses that hold posts made of a few words."""
+"""Lakehouses that hold posts made of a few words, and the stage `extract` on them with the fake extractors."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-from pyspark.sql import SparkSession
+import numpy as np
+from extraction_fakes import fakes, vector
 
 from smp_features.config import Config
 from smp_features.runs import Summary, new_run_id
 from smp_features.tables import Lakehouse
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from extraction_fakes import fakes
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -27,11 +22,9 @@ def key_of(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-@pytest.fixture(scope="session")
-def workers(spark: SparkSession) -> SparkSession:
-    """The session, with the fakes importable in its Python workers."""
-    spark.sparkContext.addPyFile(str(Path(__file__).parent / "extraction_fakes.py"))
-    return spark
+def slow(count: int) -> list[str]:
+    """Distinct texts that take the fakes a fifth of a second each."""
+    return [f"slow 0.2{n:03d}" for n in range(count)]
 
 
 class Bench:
@@ -86,6 +79,10 @@ class Bench:
             self.lakehouse.append(table, [row for content, row in rows.items() if content not in known])
             known |= set(rows)
 
+    def post_titles(self, *titles: str) -> None:
+        """Add posts without a picture."""
+        self.post(*((None, title) for title in titles))
+
     def extract(self, *names: str, run: str | None = None) -> dict[str, Summary]:
         """Run the stage; summaries by extractor name."""
         from smp_features.extraction import extract
@@ -98,6 +95,14 @@ class Bench:
         chosen = columns or [c for c in self.lakehouse.spec(table).column_names if c != "computed_at"]
         rows = self.lakehouse.read(table).select(*chosen).collect()
         return sorted((tuple(tuple(v) if isinstance(v, list) else v for v in row) for row in rows), key=repr)
+
+    def check_text_vectors(self, texts: Sequence[str], seed: str = "1") -> None:
+        """Each text has its one row with the vector that an undisturbed run computes, and no attempt failed."""
+        rows = self.rows("text_embeddings", "text_key", "embedding")
+        assert sorted(key for key, _ in rows) == sorted(key_of(text) for text in texts)
+        found = {key: np.float32(values) for key, values in rows}
+        assert all((found[key_of(text)] == vector(seed, text)).all() for text in texts)
+        assert self.rows("attempts") == []
 
     def statuses(self, table: str, key: str) -> dict[str, str]:
         """Status by content key."""
@@ -117,14 +122,3 @@ class Bench:
         """Files and folders in staging, by path."""
         base = Path(self.lakehouse.folder("staging"))
         return sorted(str(path.relative_to(base)) for path in base.rglob("*") if path.is_file())
-
-
-@pytest.fixture
-def bench(
-    workers: SparkSession,
-    lakehouse: Lakehouse,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Bench]:
-    """An empty bench."""
-    yield Bench(lakehouse, tmp_path, monkeypatch)
