@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -100,14 +99,15 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
     target = job.scope.target
     folder = chunk_folder(lakehouse, target, job.run, chunk.name)
     keys = _within(job.keys, chunk)
-    parts = [_submit(lakehouse, job, chunk, folder, "all", lambda: _contents(lakehouse, job, chunk, keys), solo=False)]
+    contents = _contents(lakehouse, job, chunk, keys, job.slots)
+    parts = [_submit(lakehouse, job, chunk, folder, "all", contents, solo=False)]
     stock = _take_stock(lakehouse, job.scope, folder, parts[0])
     if stock.suspects:
         logger.warning("%s: running %d suspects of a lost worker alone", target.name, len(stock.suspects))
         suspects = lakehouse.session.createDataFrame([(key,) for key in stock.suspects], "key string")
         spread = max(job.slots, len(stock.suspects))
-        alone = _contents(lakehouse, job, chunk, suspects).repartition(spread, target.key)
-        parts.append(_submit(lakehouse, job, chunk, folder, "solo", lambda: alone, solo=True))
+        alone = _contents(lakehouse, job, chunk, suspects, spread)
+        parts.append(_submit(lakehouse, job, chunk, folder, "solo", alone, solo=True))
         stock = _add(stock, _take_stock(lakehouse, job.scope, folder, parts[1]))
     rows = sum(stock.keys.values())
     if rows != chunk.rows:
@@ -143,19 +143,19 @@ def _within(keys: DataFrame, chunk: Chunk) -> DataFrame:
     return keys.where(F.col("key") < chunk.high) if chunk.high is not None else keys
 
 
-def _contents(lakehouse: Lakehouse, job: Job, chunk: Chunk, keys: DataFrame) -> DataFrame:
-    """Return key and content of some keys of a chunk, spread over the slots.
+def _contents(lakehouse: Lakehouse, job: Job, chunk: Chunk, keys: DataFrame, tasks: int) -> DataFrame:
+    """Return key and content of some keys of a chunk, spread over tasks by key.
 
-    The keys are broadcast and the shards scanned, so that image bytes go from the file straight to the worker that
-    decodes them: tasks are file splits of like size, coalesced, never a shuffle. Texts are small, and dealt out evenly.
+    The keys are broadcast and the chunk's shards scanned, so that a content is fetched once and moved once. Tasks by
+    file would move nothing, but a chunk may lie in one file, and all slots but one would stand idle.
     """
     target = job.scope.target
-    found = (
+    return (
         lakehouse.read(target.contents, job.scope.versions[target.contents], chunk.shards)
         .select(target.key, target.value)
         .join(F.broadcast(keys.withColumnRenamed("key", target.key)), target.key, "left_semi")
+        .repartition(tasks, target.key)
     )
-    return found.coalesce(job.slots) if target.contents == "images" else found.repartition(job.slots)
 
 
 def _submit(
@@ -164,7 +164,7 @@ def _submit(
     chunk: Chunk,
     folder: str,
     name: str,
-    contents: Callable[[], DataFrame],
+    contents: DataFrame,
     *,
     solo: bool,
 ) -> str:
@@ -174,7 +174,7 @@ def _submit(
         part = f"{name}-{submission}"
         notes = f"{_notes_folder(lakehouse, folder)}/{part}"
         task = replace(job.task, notes=notes, earlier_notes=tuple(earlier), solo=solo)
-        rows = contents().mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
+        rows = contents.mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
         try:
             _write(rows, f"{folder}/{part}", job.scope.target.name)
         except _WorkersLost as lost:

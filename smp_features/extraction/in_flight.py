@@ -60,6 +60,16 @@ class Progress:
         for phase, seconds in staged.seconds.items():
             self.phases.add(phase, seconds)
 
+    def speed(self, elapsed_s: float, slots: int) -> float:
+        """Return rows per second so far, the loading of models aside, which slots do side by side.
+
+        Args:
+            elapsed_s: Since the first chunk began.
+            slots: Tasks at a time.
+        """
+        loading = min(self.phases.seconds.get("load", 0.0) / slots, 0.9 * elapsed_s)
+        return self.rows / max(elapsed_s - loading, 1e-9)
+
 
 def compute_missing(
     lakehouse: Lakehouse,
@@ -99,8 +109,9 @@ def compute_missing(
     with progress.phases("plan"):
         keys = stage_keys(lakehouse, scope.target, run, to_compute(plan.states))
     job = Job(scope, task, keys, run, slots)
-    cutter = Cutter(ledger.left, extraction.first_chunk_rows, extraction.chunk_minutes)
+    cutter = Cutter(ledger.left, extraction.first_chunk_rows * slots, extraction.chunk_minutes)
     in_flight: dict[Future[Staged], Chunk] = {}
+    staged: list[Staged] = []
     failure: SmpError | None = None
     started = time.monotonic()
     speed: float | None = None
@@ -124,21 +135,26 @@ def compute_missing(
                         break
                     # Wrapped in this thread, so that the chunk's thread inherits Spark's settings from it.
                     in_flight[pool.submit(inheritable_thread_target(compute), chunk)] = chunk
+                if staged:  # published while the next chunks compute
+                    try:
+                        with progress.phases("publish"):
+                            publish(lakehouse, staged.pop(0).marker, counted=True)
+                    except SmpError as error:
+                        failure = failure or error
+                    continue
                 if not in_flight:
                     break
                 done, _ = wait(in_flight, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     del in_flight[future]
                     try:
-                        staged = future.result()
-                        with progress.phases("publish"):
-                            publish(lakehouse, staged.marker, counted=True)
+                        staged.append(future.result())
                     except SmpError as error:
                         failure = failure or error
                         continue
-                    progress.add(staged)
-                    speed = progress.rows / max(time.monotonic() - started, 1e-9)
-                    bar.advance(0, errors=staged.errors)
+                    progress.add(staged[-1])
+                    speed = progress.speed(time.monotonic() - started, slots)
+                    bar.advance(0, errors=staged[-1].errors)
                 seen = progress.rows + sum(rows_in_progress(lakehouse, job, chunk) for chunk in in_flight.values())
                 bar.advance(max(0, seen - shown))
                 shown = max(seen, shown)

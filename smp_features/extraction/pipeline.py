@@ -54,7 +54,8 @@ class Measured:
     Attributes:
         rows: Inputs that came out, one way or another.
         loads: Models loaded, those of dead predecessors included.
-        seconds: By phase: `load`, `decode` (summed over threads), `compute`, `idle` (the model waited for inputs).
+        seconds: By phase: `load`, `decode` (summed over threads), `compute`, `write` (Spark took the rows), `idle` (the
+            model waited for inputs).
     """
 
     rows: int = 0
@@ -129,6 +130,13 @@ class Pipeline:
             DeviceError: No such device.
             WorkerUnusable: The device failed.
         """
+        for batch in self._run(batches):
+            started = time.perf_counter()
+            yield batch
+            self.measured.add("write", started)  # while Spark took it and wrote it down
+        yield self._measurements()
+
+    def _run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         pending: list[Prepared] = []
         with ThreadPoolExecutor(self._threads, thread_name_prefix="prepare") as pool:
             for window in self._windows(pool, iter(batches)):
@@ -140,7 +148,6 @@ class Pipeline:
         if pending:
             yield from self._compute(pending)
         yield from self._flush()
-        yield self._measurements()
 
     # -- preparing ----------------------------------------------------------------------------------------------
 
