@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyspark
 import pytest
 import yaml
 from extraction_bench import Bench
 
+from smp_features.session import find_java
+
 DRIVER = Path(__file__).parents[1] / "doubles" / "extraction_driver.py"
 DEMO = Path(__file__).parents[2] / "conf" / "demo.yaml"
+DISCOVERY = DEMO.parent / "discover_gpus.sh"
 PATIENCE_S = 180.0
 
 
@@ -93,6 +98,54 @@ def _is_executor(process: psutil.Process) -> bool:
         return False
 
 
+class Standalone:
+    """A standalone Spark cluster of one machine: a master, and workers that take themselves for machines of their own.
+
+    Args:
+        folder: For the workers' files.
+        workers: How many, with one core and one pretend GPU each, found by the script that the repository ships.
+    """
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.master = f"spark://127.0.0.1:{port}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._start("deploy.master.Master", "127.0.0.1", {}, "--port", str(port), "--webui-port", "0")
+        for number in range(1, workers + 1):
+            host = f"127.0.0.{number}"
+            gpu = f"-Dspark.worker.resource.gpu.amount=1 -Dspark.worker.resource.gpu.discoveryScript={DISCOVERY}"
+            self._start(
+                "deploy.worker.Worker", host, {"CUDA_VISIBLE_DEVICES": "7", "SPARK_WORKER_OPTS": gpu},
+                "--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", str(folder / host), self.master,
+            )  # fmt: skip
+
+    def _start(self, name: str, host: str, environment: dict[str, str], *arguments: str) -> None:
+        java = find_java()
+        settings = {**os.environ, "SPARK_LOCAL_IP": host, **environment}
+        if java is not None:
+            settings["JAVA_HOME"] = str(java)
+        command = Path(pyspark.__file__).parent / "bin" / "spark-class"
+        with (self._folder / f"{name}-{host}.log").open("wb") as log:
+            self._processes.append(
+                subprocess.Popen(
+                    [str(command), f"org.apache.spark.{name}", "--host", host, *arguments],
+                    env=settings,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def close(self) -> None:
+        """End it."""
+        for process in self._processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 class Fleet:
     """Starts drivers on a bench's root."""
 
@@ -161,3 +214,11 @@ def fleet(bench: Bench, tmp_path: Path) -> Iterator[Fleet]:
     fleet = Fleet(bench, tmp_path)
     yield fleet
     fleet.close()
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[Standalone]:
+    """A standalone cluster of two machines with a pretend GPU each."""
+    cluster = Standalone(tmp_path, 2)
+    yield cluster
+    cluster.close()

@@ -26,21 +26,23 @@ def test_an_executor_killed_in_mid_job_changes_nothing(fleet):
     assert all(device == f"cuda:{assigned}" for _, _, device, assigned, _ in fleet.lines("run"))
 
 
-def test_the_speculative_twin_of_a_stuck_task_takes_over_and_no_key_comes_twice(fleet, tmp_path):
+def test_the_speculative_twin_of_a_stuck_task_takes_over_and_no_key_comes_twice(fleet, standalone, tmp_path):
     texts = [f"hang_once {tmp_path / 'hung'}", *slow(30)]
     fleet.bench.post_titles(*texts)
-    speculation = {
+    # Spark starts a twin on another host only, which executors of a local cluster never are.
+    settings = {
         "spark.speculation": "true",
         "spark.speculation.interval": "100ms",
         "spark.speculation.multiplier": "1.1",
         "spark.speculation.quantile": "0.5",
-        "spark.speculation.minTaskRuntime": "0ms",
+        "spark.executor.resource.gpu.amount": "1",
+        "spark.task.resource.gpu.amount": "1",
     }
-    driver = fleet.start(master=TWO_EXECUTORS, spark=speculation, slots=2)
+    driver = fleet.start(master=standalone.master, spark=settings, device="gpu", slots=2)
     (summary,) = driver.finish()
+    assert (tmp_path / "hung").exists()
     assert (summary["ok"], summary["left"]) == (31, 0)
     fleet.bench.check_text_vectors(texts)
-    assert (tmp_path / "hung").exists()
     # The stuck task lived while its twin ran: it accused nobody of having killed it.
     assert "suspects" not in driver.output()
 
