@@ -104,7 +104,7 @@ def test_the_wheel_carries_every_module_the_demo_models_the_templates_and_the_co
         *(PACKAGE / "analysis" / "templates").glob("*"),
     }
     expected = {path.relative_to(ROOT).as_posix() for path in wanted if "__pycache__" not in path.parts}
-    expected |= {f"smp_features/conf/{path.name}" for path in (ROOT / "conf").glob("*.yaml")}
+    expected |= {f"smp_features/conf/{path.name}" for path in (ROOT / "conf").iterdir() if path.is_file()}
     assert carried == expected
 
 
