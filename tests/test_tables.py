@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from datetime import datetime
 
 import pytest
 from deltalake import DeltaTable as OutsideTable
 from deltalake import QueryBuilder
+from pyspark.sql import functions as F
 
+from smp_features.config import load_config
 from smp_features.errors import StageError
 from smp_features.table_specs import SPECS
 from smp_features.tables import Lakehouse, literal, quoted
@@ -101,3 +104,17 @@ def test_a_missing_table_is_named_with_the_command_that_makes_it(spark, config):
 def test_names_and_literals_are_quoted():
     assert quoted("a`b", "c.d") == "`a``b`.`c.d`"
     assert literal("it's \\ ; --") == "'it\\'s \\\\ ; --'"
+
+
+def test_a_root_with_every_odd_character_works(spark, tmp_path, empty_tables):
+    root = tmp_path / "it's `a` lake.v2; -- größe"
+    shutil.copytree(empty_tables, root / "tables")
+    lakehouse = Lakehouse(spark, load_config(None, [], root=str(root)))
+    text = "`; DROP TABLE texts; -- '\" größe"
+    rows = spark.createDataFrame([("a" * 64, text)], "text_key string, text string")
+    assert lakehouse.insert_new("texts", rows)
+    assert [tuple(row) for row in lakehouse.read("texts").select("text_key", "text").collect()] == [("a" * 64, text)]
+    assert lakehouse.version("texts") == 1
+    assert lakehouse.exists("texts")
+    assert lakehouse.delete("texts", F.col("text") == text)
+    assert lakehouse.read("texts").count() == 0
