@@ -9,7 +9,7 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-fast lint format types wheel lock clean
+.PHONY: help setup demo test test-faults test-fast bench lint format types wheel lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ test-faults: setup  ## drivers, executors and disks that fail in earnest
 
 test-fast: setup  ## the tests that start no Spark and take seconds
 	$(BIN)/python -m pytest -m "not spark and not slow"
+
+bench: setup  ## measure, and write benchmarks/RESULTS.md (hours; BENCH=ceiling measures one part)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: setup  ## style of the code
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Measurements behind the figures of this project; `python -m benchmarks` runs them and renders RESULTS.md."""

@@ -1,0 +1,67 @@
+"""Our own extraction: the stage `extract` on Spark, from planning to published tables.
+
+Start-up is the session, the tables, and a first extraction over the warm-up contents, by which workers load the model;
+the seconds that count are a second `extract` after more posts came in, as in daily use.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from benchmarks.contenders.protocol import Job, answer, read_job
+from benchmarks.lake import Lake
+from smp_features.extraction.targets import TARGETS
+
+VALUE = {"caption": "caption", "clip_image": "embedding", "clip_text": "embedding", "perplexity": "log_perplexity"}
+
+
+def main() -> None:
+    """Extract, and answer with the rows in the feature table."""
+    job = read_job()
+    began = time.perf_counter()
+    lake = Lake(Path(job.scratch) / "lake", models_of(job), spark={"driver_memory": "4g"})
+    _add(lake, job, job.warm_up)
+    lake.extract(job.extractor)
+    ready = time.perf_counter()
+    _add(lake, job, job.contents)
+    filled = time.perf_counter()
+    (summary,), seconds = lake.extract(job.extractor)
+    target = TARGETS[job.extractor]
+    found = (
+        lake.lakehouse.read(target.table)
+        .join(lake.session.read.parquet(job.contents).select(F.col("key").alias(target.key)), target.key, "left_semi")
+        .select(target.key, VALUE[job.extractor])
+        .toPandas()
+    )
+    phases = {name: round(spent, 2) for name, spent in summary.seconds.items()}
+    answer(
+        job,
+        list(found[target.key]),
+        list(found[VALUE[job.extractor]]),
+        seconds=seconds,
+        startup_s=ready - began,
+        filling_s=filled - ready,
+        model_loads=summary.model_loads,
+        phases=phases,
+    )
+    lake.close()
+
+
+def models_of(job: Job) -> dict[str, dict[str, Any]]:
+    """Return the `models` section of the configuration that a job asks for."""
+    common = {"id": job.model, "max_batch": job.max_batch}
+    if job.extractor == "caption":
+        return {"caption": common | {"max_new_tokens": job.max_new_tokens}}
+    return {"language" if job.extractor == "perplexity" else "clip": common}
+
+
+def _add(lake: Lake, job: Job, contents: str) -> None:
+    lake.add(**{"pictures" if job.reads_images else "titles": Path(contents)})
+
+
+if __name__ == "__main__":
+    main()

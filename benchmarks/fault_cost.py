@@ -1,0 +1,182 @@
+"""What killing an executor costs, and whether killed extractions leave the same tables."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyspark
+
+from benchmarks.bench import Bench
+from benchmarks.chaos import Command, copy_lake, executors_below, kill_commands, kill_executors, undisturbed
+from benchmarks.compare import are_equal, differences
+from benchmarks.contents import name_of_source
+from benchmarks.lake import Lake
+from benchmarks.results import table
+from benchmarks.stand_in import computed_rows, make_posts, noted_rows, stand_ins
+
+MASTER = "local-cluster[2,1,1024]"
+SLOTS = 2
+MINUTES = 2.5
+SECONDS_PER_ROW = 0.02
+EXTRACTORS = ("clip_image",)  # one, so that half-way is in the middle of its work
+KILLS = 5
+QUICK_POSTS = 100
+QUICK_KILLS = 2
+SEED = 7
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Measure the cost of one lost executor, then kill extractions of real contents at random."""
+    folder = bench.work / "fault-cost"
+    shutil.rmtree(folder, ignore_errors=True)
+    runs_before = set(_run_folders())
+    try:
+        return {"executor": _one_executor(bench, folder / "executor"), "posters": _at_random(bench, folder / "posters")}
+    finally:
+        for path in set(_run_folders()) - runs_before:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# -- one executor -----------------------------------------------------------------------------------------------------
+
+
+def _one_executor(bench: Bench, folder: Path) -> dict[str, Any]:
+    posts = int(bench.minutes(MINUTES) * 60 * SLOTS / SECONDS_PER_ROW / len(EXTRACTORS))
+    spark = {"master": MASTER, "driver_memory": "2g", "conf": {"spark.executor.memory": "768m"}}
+    lakes: dict[str, Lake] = {}
+    for name in ("warm", "undisturbed", "killed"):
+        log = folder / f"{name}-log"
+        log.mkdir(parents=True)
+        lakes[name] = Lake(folder / name, spark=spark, stand_ins=stand_ins(SECONDS_PER_ROW, log))
+        count = min(200, posts) if name == "warm" else posts
+        lakes[name].add(*make_posts(lakes[name].session, bench.work / "made", count))
+    lakes["warm"].extract(*EXTRACTORS)
+    summaries, seconds = lakes["undisturbed"].extract(*EXTRACTORS)
+    rows = sum(summary.computed for summary in summaries)
+
+    kill: dict[str, Any] = {"executors_killed": 0}
+    killer = threading.Thread(target=_kill_at, args=(folder / "killed-log", rows // 2, kill), daemon=True)
+    killer.start()
+    again, seconds_again = lakes["killed"].extract(*EXTRACTORS)
+    killer.join(10)
+    found = differences(lakes["undisturbed"].lakehouse, lakes["killed"].lakehouse)
+    lakes["warm"].close()
+    runs = {}
+    for name, done, took in (("undisturbed", summaries, seconds), ("killed", again, seconds_again)):
+        computed, repeats = computed_rows(folder / f"{name}-log")
+        runs[name] = {
+            "seconds": round(took, 1),
+            "wanted": sum(summary.wanted for summary in done),
+            "ok": sum(summary.ok for summary in done),
+            "left": sum(summary.left for summary in done),
+            "model_loads": sum(summary.model_loads for summary in done),
+            "inputs_run": computed,
+            "inputs_run_again": repeats,
+        }
+    return {
+        "posts": posts,
+        "seconds_per_row": SECONDS_PER_ROW,
+        "slots": SLOTS,
+        **runs,
+        "kill": kill,
+        "extra_seconds": round(seconds_again - seconds, 1),
+        "differences": found,
+        "equal": are_equal(found),
+    }
+
+
+def _kill_at(log: Path, rows: int, kill: dict[str, Any]) -> None:
+    """Kill the executor that has computed longest, once this many inputs were computed."""
+    while (done := noted_rows(log)) < rows:
+        time.sleep(0.2)
+    victim = min(executors_below(psutil.Process().pid), key=psutil.Process.create_time)
+    victim.kill()
+    victim.wait(10)
+    kill |= {"executors_killed": 1, "inputs_run_before": done}
+
+
+def _run_folders() -> list[Path]:
+    """Return where Spark keeps the executors' files of a local cluster: beside its jars, and it never removes them."""
+    return list((Path(pyspark.__file__).parent / "work").glob("app-*"))
+
+
+# -- at random --------------------------------------------------------------------------------------------------------
+
+
+def _at_random(bench: Bench, folder: Path) -> dict[str, Any]:
+    root = folder / "undisturbed"
+    limit = [f"source.limit={QUICK_POSTS}"] if bench.quick else []
+    Command(root, "ingest", settings=(f"source.path={bench.source}", *limit)).finish()
+    by_executors, by_commands = copy_lake(root, folder / "executors"), copy_lake(root, folder / "commands")
+    before, kills = undisturbed(root), QUICK_KILLS if bench.quick else KILLS
+    executors_killed = kill_executors(by_executors, MASTER, kills, before, SEED)
+    commands_killed = kill_commands(by_commands, kills, before, SEED)
+
+    reference = Lake(root)
+    for told, other in ((executors_killed, by_executors), (commands_killed, by_commands)):
+        found = differences(reference.lakehouse, Lake(other).lakehouse)
+        told |= {"differences": found, "equal": are_equal(found)}
+    reference.close()
+    return {
+        "contents": name_of_source(bench.source),
+        "undisturbed": before,
+        "executors_killed": executors_killed,
+        "commands_killed": commands_killed,
+    }
+
+
+# -- the section ------------------------------------------------------------------------------------------------------
+
+
+def section(figures: dict[str, Any]) -> str:
+    """Return the Markdown section."""
+    one, posters = figures["executor"], figures["posters"]
+    once = table(
+        ("", "seconds", "rows", "usable", "left", "inputs run", "of these again", "model loads"),
+        (
+            (
+                label, f"{one[name]['seconds']:.1f}", f"{one[name]['wanted']:,}", f"{one[name]['ok']:,}",
+                one[name]["left"], f"{one[name]['inputs_run']:,}", f"{one[name]['inputs_run_again']:,}",
+                one[name]["model_loads"],
+            )
+            for name, label in (("undisturbed", "undisturbed"), ("killed", "one executor killed"))
+        ),
+    )  # fmt: skip
+    share = one["extra_seconds"] / one["undisturbed"]["seconds"]
+    kills = table(
+        ("killed", "while computing", "s after computing began", "rows done, about"),
+        (
+            (kill["killed"], f"`{kill['computing']}`", kill["seconds_after_computing_began"], f"{kill['rows_done']:,}")
+            for name in ("executors_killed", "commands_killed")
+            for kill in posters[name]["kills"]
+        ),
+    )
+    before, executors_killed, commands = (
+        posters[name] for name in ("undisturbed", "executors_killed", "commands_killed")
+    )
+    return f"""## What a fault costs
+
+On `{MASTER}`, a picture per post, {1000 * one["seconds_per_row"]:g} ms per input; in the second run an
+executor's JVM is killed (SIGKILL) once half of the inputs are computed:
+
+{once}
+The kill cost {one["extra_seconds"]:.1f} s ({share:.0%}); the tables are {_equal(one["equal"])}.
+
+Real contents ({posters["contents"]}), the demo models, the command `smp extract`: undisturbed in
+{before["seconds"]:.0f} s, {before["rows"]:,} feature rows. On executors of which {len(executors_killed["kills"])} were
+killed at random: {executors_killed["seconds"]:.0f} s in {executors_killed["starts"]} run(s), tables
+{_equal(executors_killed["equal"])}. With the command and every process below it killed {len(commands["kills"])} times
+and started again: {commands["seconds"]:.0f} s in {commands["starts"]} runs, tables {_equal(commands["equal"])}.
+
+{kills}
+Equal means: the same keys, statuses and text exactly, floats to 1e-5, whatever the time they were computed at.
+"""
+
+
+def _equal(equal: bool) -> str:
+    return "equal" if equal else "**not equal**"

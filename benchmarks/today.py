@@ -1,0 +1,132 @@
+"""Our extraction against what users compute the same features with today, on the same contents and the same cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.bench import Bench
+from benchmarks.environments import InstallError, python_for, tool_version
+from benchmarks.full_size import full_size_models
+from benchmarks.race import KINDS, MAX_BATCH, ContenderFailed, Race, differences
+from benchmarks.results import table
+
+MINUTES = 1.0
+"""Work for our own extraction, per extractor."""
+
+TIMEOUT_S = 900.0
+
+CONTENDERS = {
+    "caption": ("transformers_pipeline", "ray_data", "daft"),
+    "clip_image": ("open_clip_script", "clip_retrieval", "predict_batch_udf", "ray_data", "daft"),
+    "clip_text": ("open_clip_script", "clip_retrieval", "predict_batch_udf", "ray_data", "daft"),
+    "perplexity": ("evaluate_perplexity", "predict_batch_udf", "ray_data", "daft"),
+}
+
+TITLES = {
+    "transformers_pipeline": "transformers `pipeline`",
+    "open_clip_script": "open_clip script",
+    "evaluate_perplexity": "`evaluate` perplexity loop",
+    "predict_batch_udf": "Spark `predict_batch_udf`",
+    "clip_retrieval": "clip-retrieval",
+    "ray_data": "Ray Data",
+    "daft": "Daft",
+    "smp": "**smp_features**",
+    "smp-again": "**smp_features**, again",
+}
+
+
+def measure(bench: Bench) -> dict[str, Any]:
+    """Time every contender of every extractor, our own first and last; a contender that fails leaves its reason."""
+    models = full_size_models(bench.work / "models")
+    pythons = {name: _install(name, bench.work) for name in TITLES if not name.startswith("smp")}
+    extractors = {
+        extractor: _measure_one(Race(bench, extractor, models, "today"), bench.minutes(MINUTES), pythons)
+        for extractor in KINDS
+    }
+    versions = {name: version for name in pythons if (version := tool_version(name))}
+    return {"max_batch": MAX_BATCH, "versions": versions, "extractors": extractors}
+
+
+def _install(name: str, work: Path) -> Path | InstallError:
+    try:
+        return python_for(name, work)
+    except InstallError as failure:
+        return failure
+
+
+def _measure_one(race: Race, minutes: float, pythons: dict[str, Path | InstallError]) -> dict[str, Any]:
+    contents = race.fill(minutes)
+    first = race.run("smp", contents)
+    others: list[dict[str, Any]] = []
+    for name in CONTENDERS[race.extractor]:
+        python = pythons[name]
+        if isinstance(python, InstallError):
+            others.append({"contender": name, "failed": f"could not be installed: {python}"})
+            continue
+        try:
+            others.append({"contender": name, **race.run(name, contents, python, TIMEOUT_S)})
+        except ContenderFailed as failure:
+            others.append({"contender": name, "failed": str(failure)})
+            print(f"   {race.label} {race.extractor}: {name}: {failure}", flush=True)
+    again = race.run("smp-again", contents)
+    ours = [{"contender": "smp", **first}, {"contender": "smp-again", **again}]
+    seconds = fmean(one["seconds"] for one in ours)
+    for one in (*ours, *others):
+        if "failed" not in one:
+            one["differences"] = differences(race.extractor, first["out"], one.pop("out"))
+            one["speed_up"] = one["seconds"] / seconds
+    return {"ours": ours, "others": others}
+
+
+def section(figures: dict[str, Any]) -> str:
+    """Return the section on today's tools."""
+    parts = [
+        "## What users do today\n",
+        "Our extraction (the stage `extract`, from planning to published Delta tables) and the tools that users "
+        "compute these features with, each used as its documentation shows, one after the other on the same "
+        "contents with the same models of full size in float32, the same batch limit and all cores. Start-up "
+        "(sessions, loading the model, warm-up) is apart. The speed-up is a tool's seconds over the mean of our two "
+        "runs: above 1, ours is faster. Outputs are compared with those of our first run, row by row.\n",
+    ]
+    for extractor, found in figures["extractors"].items():
+        first, again = found["ours"]
+        ran = [other for other in found["others"] if "failed" not in other]
+        parts.append(f"### `{extractor}`, batches of at most {figures['max_batch'][extractor]}\n")
+        parts.append(
+            table(
+                ["", "rows", "seconds", "rows/s", "start-up, s", "our speed-up", "outputs against ours"],
+                [_row(one, figures) for one in (first, *ran, again)],
+            )
+        )
+        failed = [other for other in found["others"] if "failed" in other]
+        parts += [f"- {_title(other['contender'], figures)}: no figures; {other['failed']}" for other in failed]
+        parts += [""] * bool(failed)
+    return "\n".join(parts)
+
+
+def _row(one: dict[str, Any], figures: dict[str, Any]) -> tuple[str, ...]:
+    ours = one["contender"].startswith("smp")
+    return (
+        _title(one["contender"], figures),
+        f"{one['rows']:,}",
+        f"{one['seconds']:.1f}",
+        f"{one['rows'] / one['seconds']:,.1f}" if one["seconds"] > 0 else "",
+        f"{one['startup_s']:.0f}",
+        "" if ours else f"**{one['speed_up']:.2f}×**",
+        "" if one["contender"] == "smp" else _outputs(one["differences"]),
+    )
+
+
+def _title(contender: str, figures: dict[str, Any]) -> str:
+    version = figures["versions"].get(contender)
+    return TITLES[contender] + (f" ({version})" if version else "")
+
+
+def _outputs(found: dict[str, Any]) -> str:
+    if found["missing"]:
+        return f"{found['missing']} of {found['missing'] + found['rows']} missing"
+    if "different" in found:
+        return "equal" if not found["different"] else f"{found['different']} of {found['rows']} captions differ"
+    return f"at most {found['largest']:.0e}"
