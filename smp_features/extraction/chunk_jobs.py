@@ -6,6 +6,8 @@ import json
 import logging
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,6 +29,9 @@ from smp_features.session import on_databricks
 from smp_features.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
+
+POOL = "smp-extract"
+"""Scheduler pool of jobs that run a model. Under fair scheduling any other job gets the next free slot before them."""
 
 MAX_SUBMISSIONS = 5
 """Times a chunk's job is submitted when its workers keep dying. Each death costs one of a task's tries, and tells its
@@ -99,7 +104,7 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
     target = job.scope.target
     folder = chunk_folder(lakehouse, target, job.run, chunk.name)
     keys = _within(job.keys, chunk)
-    contents = _contents(lakehouse, job, chunk, keys, job.slots)
+    contents = _contents(lakehouse, job, chunk, keys, chunk.tasks)
     parts = [_submit(lakehouse, job, chunk, folder, "all", contents, solo=False)]
     stock = _take_stock(lakehouse, job.scope, folder, parts[0])
     if stock.suspects:
@@ -176,7 +181,8 @@ def _submit(
         task = replace(job.task, notes=notes, earlier_notes=tuple(earlier), solo=solo)
         rows = contents.mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
         try:
-            _write(rows, f"{folder}/{part}", job.scope.target.name)
+            with _in_pool(lakehouse, POOL):
+                _write(rows, f"{folder}/{part}", job.scope.target.name)
         except _WorkersLost as lost:
             logger.warning("%s: chunk %s: %s; submitting it again", job.scope.target.name, chunk.name, lost)
             earlier.append(notes)
@@ -193,6 +199,17 @@ def _notes_folder(lakehouse: Lakehouse, chunk: str) -> str:
     if is_local(lakehouse.config.root) and not on_databricks():
         return f"{chunk}/notes"
     return f"{tempfile.gettempdir()}/smp_features_notes/{chunk.rsplit('staging/', 1)[-1]}"
+
+
+@contextmanager
+def _in_pool(lakehouse: Lakehouse, name: str) -> Iterator[None]:
+    """Run this thread's jobs in a scheduler pool while inside."""
+    context = lakehouse.session.sparkContext
+    context.setLocalProperty("spark.scheduler.pool", name)
+    try:
+        yield
+    finally:
+        context.setLocalProperty("spark.scheduler.pool", None)  # type: ignore[arg-type] # takes it back
 
 
 def _write(rows: DataFrame, folder: str, name: str) -> None:

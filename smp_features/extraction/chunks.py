@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
+
+TASK_SECONDS = 30.0
+"""Work in a task once the speed is known: slots end a chunk nearly together, and the small jobs that take stock and
+publish, which wait for a slot like any other, wait half as long."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,7 @@ class Chunk:
         high: First leading digits that are not in it; null for the end.
         rows: Keys left in the range.
         shards: Shards that those keys lie in.
+        tasks: Tasks to spread it over.
     """
 
     number: int
@@ -23,6 +29,7 @@ class Chunk:
     high: str | None
     rows: int
     shards: tuple[str, ...]
+    tasks: int = 1
 
     @property
     def name(self) -> str:
@@ -35,14 +42,16 @@ class Cutter:
 
     Args:
         left: Leading digits of keys to how many are left.
-        first_rows: Rows of a chunk while no speed is known.
+        first_rows: Rows of a chunk, per slot, while no speed is known.
         minutes: Work in a chunk once it is.
+        slots: Tasks at a time.
     """
 
-    def __init__(self, left: Mapping[str, int], first_rows: int, minutes: float) -> None:
+    def __init__(self, left: Mapping[str, int], first_rows: int, minutes: float, slots: int = 1) -> None:
         self._left = sorted(left.items())
-        self._first_rows = first_rows
+        self._first_rows = first_rows * slots
         self._minutes = minutes
+        self._slots = slots
         self._at = 0
         self._number = 0
 
@@ -50,7 +59,7 @@ class Cutter:
         """Return the next chunk, or None when nothing is left.
 
         Args:
-            rows_per_second: Measured so far; None before the first chunk came back.
+            rows_per_second: Of all slots together, measured so far; None before the first chunk came back.
         """
         if self._at == len(self._left):
             return None
@@ -69,6 +78,11 @@ class Cutter:
             high=self._left[self._at][0] if self._at < len(self._left) else None,
             rows=rows,
             shards=tuple(sorted({prefix[0] for prefix in prefixes})),
+            tasks=self._tasks(rows, rows_per_second),
         )
         self._number += 1
         return chunk
+
+    def _tasks(self, rows: int, rows_per_second: float | None) -> int:
+        of_slot = 1 if rows_per_second is None else ceil(rows / rows_per_second / TASK_SECONDS)
+        return min(rows, self._slots * max(1, of_slot))

@@ -60,15 +60,14 @@ class Progress:
         for phase, seconds in staged.seconds.items():
             self.phases.add(phase, seconds)
 
-    def speed(self, elapsed_s: float, slots: int) -> float:
-        """Return rows per second so far, the loading of models aside, which slots do side by side.
+    def speed(self, slots: int) -> float:
+        """Return rows per second of busy workers: loading models and what surrounds a job do not grow with a chunk.
 
         Args:
-            elapsed_s: Since the first chunk began.
             slots: Tasks at a time.
         """
-        loading = min(self.phases.seconds.get("load", 0.0) / slots, 0.9 * elapsed_s)
-        return self.rows / max(elapsed_s - loading, 1e-9)
+        busy = sum(self.phases.seconds.get(phase, 0.0) for phase in ("idle", "compute", "write"))
+        return self.rows * slots / max(busy, 1e-3)
 
 
 def compute_missing(
@@ -109,7 +108,8 @@ def compute_missing(
     with progress.phases("plan"):
         keys = stage_keys(lakehouse, scope.target, run, to_compute(plan.states))
     job = Job(scope, task, keys, run, slots)
-    cutter = Cutter(ledger.left, extraction.first_chunk_rows * slots, extraction.chunk_minutes)
+    first_rows = extraction.first_chunk_rows or ARROW_ROWS[scope.target.contents]
+    cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
     in_flight: dict[Future[Staged], Chunk] = {}
     staged: list[Staged] = []
     failure: SmpError | None = None
@@ -153,7 +153,7 @@ def compute_missing(
                         failure = failure or error
                         continue
                     progress.add(staged[-1])
-                    speed = progress.speed(time.monotonic() - started, slots)
+                    speed = progress.speed(slots)
                     bar.advance(0, errors=staged[-1].errors)
                 seen = progress.rows + sum(rows_in_progress(lakehouse, job, chunk) for chunk in in_flight.values())
                 bar.advance(max(0, seen - shown))

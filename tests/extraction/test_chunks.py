@@ -55,3 +55,10 @@ def test_the_cause_of_a_failed_job_is_the_line_that_tells_most():
     python = f'x\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\nOSError: no space\n\n{java}'
     assert _cause(python) == "OSError: no space"
     assert _cause("plain\nmore") == "plain"
+
+
+def test_a_chunk_is_spread_over_tasks_of_half_a_minute_once_the_speed_is_known():
+    cutter = Cutter(LEFT, 25, minutes=2, slots=2)
+    assert (cutter.cut(None).rows, cutter.cut(1.0).tasks) == (50, 8)  # 120 rows in 2 minutes, by two slots
+    assert Cutter(LEFT, 25, 5, slots=2).cut(None).tasks == 2
+    assert Cutter({"000": 1}, 25, 5, slots=2).cut(None).tasks == 1  # a second worker would load a model for nothing
