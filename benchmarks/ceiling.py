@@ -13,7 +13,7 @@ from benchmarks.results import table
 GOAL = 1.05
 """Most wall-clock of Spark extraction, as a multiple of the loop's, on at least five minutes of work."""
 
-MINUTES = 5.3
+MINUTES = 5.5
 """Work of the loop, for each extractor."""
 
 

@@ -30,7 +30,7 @@ MODELS = {"caption": "caption", "clip_image": "clip", "clip_text": "clip", "perp
 WARM_UP = {"caption": 12, "clip_image": 64, "clip_text": 512, "perplexity": 128}
 """Contents to warm up with: enough to reach every slot."""
 
-PROBE = {"caption": 16, "clip_image": 256, "clip_text": 2048, "perplexity": 512}
+PROBE = {"caption": 40, "clip_image": 256, "clip_text": 2048, "perplexity": 512}
 """Contents of the run that finds out how many fill the wanted minutes."""
 
 MAX_BATCH = {"caption": 8, "clip_image": 32, "clip_text": 64, "perplexity": 32}

@@ -124,8 +124,8 @@ class ExtractionConfig(_Frozen):
         device: `cpu`, or `gpu` for one task per GPU as scheduled by Spark.
         slots: Tasks at a time; null takes Spark's default parallelism.
         chunk_minutes: Work between two publishes, so the most that a kill can lose.
-        first_chunk_rows: Rows per slot of the first chunks, from which the speed is measured; null takes what one Arrow
-            batch holds, 32 pictures or 256 texts.
+        first_chunk_rows: Rows per slot of the first chunks, from which the speed is measured; null takes 32 pictures
+            or 256 texts.
         chunks_in_flight: Chunks computed at once, so that each hides the other's tail.
         max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error.
         deadline_s: Seconds a micro-batch may take before its worker is ended.

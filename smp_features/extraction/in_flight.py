@@ -26,8 +26,12 @@ from smp_features.runs import Phases
 from smp_features.session import slots_of
 from smp_features.tables import Lakehouse
 
-ARROW_ROWS = {"images": 32, "texts": 256}
-"""Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one."""
+ARROW_ROWS = {"images": 32, "texts": 2048}
+"""Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one. Of texts many are wanted:
+micro-batches of like lengths are filled from one, and out of 256 titles CLIP took 1.4 times as long, on padding."""
+
+FIRST_ROWS = {"images": 32, "texts": 256}
+"""Rows per slot of the first chunks, unless configured."""
 
 POLL_S = 2.0
 """Seconds between two looks at the progress of chunks in flight."""
@@ -108,7 +112,7 @@ def compute_missing(
     with progress.phases("plan"):
         keys = stage_keys(lakehouse, scope.target, run, to_compute(plan.states))
     job = Job(scope, task, keys, run, slots)
-    first_rows = extraction.first_chunk_rows or ARROW_ROWS[scope.target.contents]
+    first_rows = extraction.first_chunk_rows or FIRST_ROWS[scope.target.contents]
     cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
     in_flight: dict[Future[Staged], Chunk] = {}
     staged: list[Staged] = []
