@@ -1,0 +1,41 @@
+"""The page of results is what the figures say, and outputs are compared as the page claims."""
+
+from __future__ import annotations
+
+import importlib
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.__main__ import NAMES
+from benchmarks.contenders.protocol import VALUES
+from benchmarks.race import differences
+from benchmarks.results import FOLDER, render
+
+
+def test_the_page_of_results_is_what_the_figures_say():
+    sections = {name: importlib.import_module(f"benchmarks.{name}").section for name in NAMES}
+    assert (FOLDER.parent / "RESULTS.md").read_text(encoding="utf-8") == render(sections)
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(name, extractor, **rows):
+        values = pa.array(list(rows.values()), VALUES[extractor])
+        pq.write_table(pa.table({"key": list(rows), "value": values}), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def test_vectors_differ_by_their_largest_component_whatever_the_order_of_rows(written):
+    one = written("one", "clip_text", a=[1.0, 0.0], b=[0.0, 1.0], c=[1.0, 0.0])
+    two = written("two", "clip_text", b=[0.0, 1.0], a=[0.75, 0.0])
+    assert differences("clip_text", one, two) == {"rows": 2, "missing": 1, "largest": 0.25}
+
+
+def test_captions_that_differ_are_counted(written):
+    one = written("one", "caption", a="a red ball", b="a dog")
+    two = written("two", "caption", a="a red ball", b="a cat")
+    assert differences("caption", one, two) == {"rows": 2, "missing": 0, "different": 1}
