@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.full_size import full_size_models
-from benchmarks.race import KINDS, MAX_BATCH, Race, differences
+from benchmarks.race import KINDS, MAX_BATCH, Race, differences, say_differences
 from benchmarks.results import table
 
 GOAL = 1.05
@@ -71,7 +71,7 @@ def tables(figures: dict[str, Any]) -> str:
                 f"{row['smp']['seconds']:.1f}",
                 f"**{row['ratio']:.3f}**",
                 f"{row['ceiling']['startup_s']:.0f} / {row['smp']['startup_s']:.0f}",
-                outputs(row["differences"]),
+                say_differences(row["differences"]),
             )
             for row in figures["rows"]
         ],
@@ -90,12 +90,3 @@ def tables(figures: dict[str, Any]) -> str:
 
 
 PHASES = ("plan", "load", "decode", "compute", "idle", "write", "publish", "reconcile")
-
-
-def outputs(found: dict[str, Any]) -> str:
-    """Say how two contenders' outputs differ."""
-    if found["missing"]:
-        return f"{found['missing']} missing"
-    if "different" in found:
-        return "equal" if not found["different"] else f"{found['different']} of {found['rows']} captions differ"
-    return f"≤ {found['largest']:.0e}"

@@ -166,6 +166,15 @@ def differences(extractor: str, reference: str | Path, other: str | Path) -> dic
     return found | {"largest": float(np.abs(left - right).max())}
 
 
+def say_differences(found: dict[str, Any]) -> str:
+    """Say in a table's cell what `differences` found."""
+    if found["missing"]:
+        return f"{found['missing']} of {found['missing'] + found['rows']} missing"
+    if "different" in found:
+        return "equal" if not found["different"] else f"{found['different']} of {found['rows']} captions differ"
+    return f"at most {found['largest']:.0e}"
+
+
 def _outputs(path: str | Path) -> dict[str, Any]:
     table = pq.read_table(path)
     return dict(zip(table["key"].to_pylist(), table["value"].to_pylist(), strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.environments import InstallError, python_for, tool_version
 from benchmarks.full_size import full_size_models
-from benchmarks.race import KINDS, MAX_BATCH, ContenderFailed, Race, differences
+from benchmarks.race import KINDS, MAX_BATCH, ContenderFailed, Race, differences, say_differences
 from benchmarks.results import table
 
 MINUTES = 1.0
@@ -115,18 +115,10 @@ def _row(one: dict[str, Any], figures: dict[str, Any]) -> tuple[str, ...]:
         f"{one['rows'] / one['seconds']:,.1f}" if one["seconds"] > 0 else "",
         f"{one['startup_s']:.0f}",
         "" if ours else f"**{one['speed_up']:.2f}×**",
-        "" if one["contender"] == "smp" else _outputs(one["differences"]),
+        "" if one["contender"] == "smp" else say_differences(one["differences"]),
     )
 
 
 def _title(contender: str, figures: dict[str, Any]) -> str:
     version = figures["versions"].get(contender)
     return TITLES[contender] + (f" ({version})" if version else "")
-
-
-def _outputs(found: dict[str, Any]) -> str:
-    if found["missing"]:
-        return f"{found['missing']} of {found['missing'] + found['rows']} missing"
-    if "different" in found:
-        return "equal" if not found["different"] else f"{found['different']} of {found['rows']} captions differ"
-    return f"at most {found['largest']:.0e}"
