@@ -83,10 +83,32 @@ def tables(figures: dict[str, Any]) -> str:
             for row in figures["rows"]
         ],
     )
+    slots = table(
+        ["extractor", "extract, s", *USES.values()],
+        [
+            (
+                f"`{row['extractor']}`",
+                f"{row['smp']['seconds']:.1f}",
+                *(f"{row['smp']['slots'][use]:.1f}" for use in USES),
+            )
+            for row in figures["rows"]
+        ],
+    )
     return (
         f"{times}\nSeconds of the stage by phase, those of workers summed over slots (`idle`: the model waited; "
-        f"`write`: Spark took the rows; `publish` overlaps with computing):\n\n{phases}"
+        f"`write`: Spark took the rows; `publish` overlaps with computing):\n\n{phases}\n"
+        "The same wall-clock by what Spark's slots did, from its event log; between the first task with a model and "
+        f"the last one, slot-seconds divided by slots:\n\n{slots}"
     )
 
+
+USES = {
+    "before": "before the first model task",
+    "model": "model tasks",
+    "small": "other tasks",
+    "empty": "no task",
+    "after": "after the last model task",
+}
+"""Of `benchmarks.slots.use_of_slots`, with headings; together they make the wall-clock."""
 
 PHASES = ("plan", "load", "decode", "compute", "idle", "write", "publish", "reconcile")

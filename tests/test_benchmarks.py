@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from benchmarks.__main__ import NAMES
 from benchmarks.contenders.protocol import VALUES
 from benchmarks.race import differences
 from benchmarks.results import FOLDER, render
+from benchmarks.slots import use_of_slots
 
 
 def test_the_page_of_results_is_what_the_figures_say():
@@ -39,3 +41,22 @@ def test_captions_that_differ_are_counted(written):
     one = written("one", "caption", a="a red ball", b="a dog")
     two = written("two", "caption", a="a red ball", b="a cat")
     assert differences("caption", one, two) == {"rows": 2, "missing": 0, "different": 1}
+
+
+def test_time_is_accounted_for_by_what_slots_did(tmp_path):
+    def stage(number, *operators):
+        rdds = [{"Scope": json.dumps({"id": "1", "name": name})} for name in operators] + [{}]
+        return {"Event": "SparkListenerStageSubmitted", "Stage Info": {"Stage ID": number, "RDD Info": rdds}}
+
+    def task(number, start, end):
+        times = {"Launch Time": 1000 * start, "Finish Time": 1000 * end}
+        return {"Event": "SparkListenerTaskEnd", "Stage ID": number, "Task Info": times}
+
+    events = [
+        stage(0, "Scan parquet"), stage(1, "MapInArrow", "Exchange"),
+        task(0, 90, 101), task(1, 102, 106), task(0, 103, 104), task(1, 105, 110), task(0, 111, 112),
+    ]  # fmt: skip
+    (tmp_path / "log").write_text("\n".join(map(json.dumps, events)))
+    found = use_of_slots(tmp_path, 2, 100, 113)
+    # From 102 to 110 are 16 slot-seconds: 9 with a model, 1 with another task, 6 without any.
+    assert found == {"before": 2, "between": 8, "model": 4.5, "small": 0.5, "empty": 3, "after": 3}

@@ -14,7 +14,9 @@ from pyspark.sql import functions as F
 
 from benchmarks.contenders.protocol import Job, answer, read_job
 from benchmarks.lake import Lake
+from benchmarks.slots import event_log_settings, use_of_slots
 from smp_features.extraction.targets import TARGETS
+from smp_features.session import slots_of
 
 VALUE = {"caption": "caption", "clip_image": "embedding", "clip_text": "embedding", "perplexity": "log_perplexity"}
 
@@ -23,13 +25,17 @@ def main() -> None:
     """Extract, and answer with the rows in the feature table."""
     job = read_job()
     began = time.perf_counter()
-    lake = Lake(Path(job.scratch) / "lake", models_of(job), spark={"driver_memory": "4g"})
+    events = Path(job.scratch) / "events"
+    spark = {"driver_memory": "4g", "conf": event_log_settings(events)}
+    lake = Lake(Path(job.scratch) / "lake", models_of(job), spark=spark)
     _add(lake, job, job.warm_up)
     lake.extract(job.extractor)
     ready = time.perf_counter()
     _add(lake, job, job.contents)
     filled = time.perf_counter()
+    began_at = time.time()
     (summary,), seconds = lake.extract(job.extractor)
+    slots = slots_of(lake.session, lake.config.extraction.slots)
     target = TARGETS[job.extractor]
     found = (
         lake.lakehouse.read(target.table)
@@ -37,6 +43,7 @@ def main() -> None:
         .select(target.key, VALUE[job.extractor])
         .toPandas()
     )
+    lake.close()
     phases = {name: round(spent, 2) for name, spent in summary.seconds.items()}
     answer(
         job,
@@ -47,8 +54,8 @@ def main() -> None:
         filling_s=filled - ready,
         model_loads=summary.model_loads,
         phases=phases,
+        slots=use_of_slots(events, slots, began_at, began_at + seconds),
     )
-    lake.close()
 
 
 def models_of(job: Job) -> dict[str, dict[str, Any]]:

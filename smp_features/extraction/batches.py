@@ -10,6 +10,11 @@ GROW_AFTER = 8
 """Full micro-batches that must succeed before the row limit doubles again."""
 
 
+CALL_SHARE = 1 / 16
+"""What one more call of the model costs, as a share of a full micro-batch. Measured on CLIP with titles of 3 to 17
+tokens, 2,048 at a time: padding went from 11 % of all tokens to 1 %."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """One input, decoded or tokenised.
@@ -17,7 +22,7 @@ class Prepared:
     Attributes:
         key: Its content key.
         item: What the model's `prepare` returned.
-        cost: In the unit of the extractor's `max_cost`.
+        cost: In the unit of the extractor's `max_cost`; positive.
     """
 
     key: str
@@ -25,27 +30,42 @@ class Prepared:
     cost: float
 
 
-def fill(rows: Sequence[Prepared], max_cost: float) -> tuple[list[list[Prepared]], list[Prepared]]:
+def fill(
+    rows: Sequence[Prepared], max_cost: float, *, last: bool = False
+) -> tuple[list[list[Prepared]], list[Prepared]]:
     """Divide rows into micro-batches that cost at most `max_cost` each: the row count times the dearest row.
 
+    Rows are taken dearest first. A micro-batch ends early where the rows that would still fit are so much cheaper that
+    padding them would cost more than the call it saves.
+
     Args:
-        rows: In any order; like costs are put together, so that little is padded.
+        rows: In any order.
         max_cost: A single row that costs more makes a micro-batch of its own.
+        last: No others will come.
 
     Returns:
-        The full micro-batches, dearest first, and the rows of the last one, which others may still join.
+        The micro-batches, dearest first, and the rows that others may still join: none of them if these were the last.
     """
+    ordered = sorted(rows, key=lambda row: (-row.cost, row.key))
     batches: list[list[Prepared]] = []
-    batch: list[Prepared] = []
-    for row in sorted(rows, key=lambda row: (-row.cost, row.key)):
-        if batch and (len(batch) + 1) * batch[0].cost > max_cost:
-            batches.append(batch)
-            batch = []
-        batch.append(row)
-    if batch and (len(batch) + 1) * batch[0].cost > max_cost:
-        batches.append(batch)
-        batch = []
-    return batches, batch
+    while ordered:
+        room = max(1, int(max_cost / ordered[0].cost))
+        if len(ordered) < room and not last:
+            break
+        size = _worth_padding(ordered[:room], max_cost * CALL_SHARE)
+        batches.append(ordered[:size])
+        ordered = ordered[size:]
+    return batches, ordered
+
+
+def _worth_padding(rows: Sequence[Prepared], cost_of_call: float) -> int:
+    """Return how many of a micro-batch's rows, dearest first, to keep together."""
+    saved, keep = 0.0, len(rows)
+    for size in range(len(rows) - 1, 0, -1):
+        saved += rows[0].cost - rows[size].cost
+        if saved > cost_of_call and rows[size].cost < rows[size - 1].cost:
+            keep = size
+    return keep
 
 
 class RowLimit:

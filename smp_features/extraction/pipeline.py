@@ -145,8 +145,8 @@ class Pipeline:
                 for batch in full:
                     yield from self._compute(batch)
                 yield from self._flush()
-        if pending:
-            yield from self._compute(pending)
+        for batch in fill(pending, self._max_cost, last=True)[0]:
+            yield from self._compute(batch)
         yield from self._flush()
 
     # -- preparing ----------------------------------------------------------------------------------------------

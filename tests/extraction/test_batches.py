@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from smp_features.extraction.batches import (
@@ -29,7 +31,24 @@ def test_every_row_is_in_exactly_one_batch_and_none_costs_too_much():
     full, rest = fill(rows, max_cost=40)
     assert sorted(row.key for batch in [*full, rest] for row in batch) == sorted(row.key for row in rows)
     assert all(len(batch) * batch[0].cost <= 40 for batch in full)
-    assert all((len(batch) + 1) * batch[0].cost > 40 or batch[-1].cost >= rest[0].cost for batch in full)
+    assert len(rest) * rest[0].cost <= 40
+    assert all(dearer[-1].cost >= cheaper[0].cost for dearer, cheaper in pairwise([*full, rest]))
+
+
+def test_a_batch_ends_where_padding_the_rest_would_cost_more_than_a_call():
+    # Of 160, a call is worth 10: three rows cheaper by 3 are padded, four are not.
+    assert [len(batch) for batch in fill(_rows(*[10] * 13, *[7] * 3), 160)[0]] == [16]
+    assert [len(batch) for batch in fill(_rows(*[10] * 12, *[7] * 4), 160, last=True)[0]] == [12, 4]
+    # Rows of one cost stay together, however much dearer the first ones are.
+    assert [len(batch) for batch in fill(_rows(10, *[1] * 9), 160, last=True)[0]] == [1, 9]
+
+
+def test_rows_that_others_may_join_wait_until_no_others_come():
+    rows = _rows(10, *[1] * 9)
+    assert fill(rows, 160) == ([], rows)
+    full, rest = fill(rows, 160, last=True)
+    assert [row.key for batch in full for row in batch] == [row.key for row in rows]
+    assert rest == []
 
 
 def test_a_row_dearer_than_a_batch_runs_alone():
