@@ -11,7 +11,7 @@ from pyspark.sql.window import Window
 from smp_features.config import Config
 from smp_features.errors import UsageError, nearest
 from smp_features.extraction import statuses
-from smp_features.extraction.plan import keys_by_state, read_versions, take_stock
+from smp_features.extraction.plan import make_plans, read_versions
 from smp_features.extraction.runner import scope_of
 from smp_features.extraction.targets import TARGETS, Target
 from smp_features.extractors import build_extractors
@@ -103,8 +103,9 @@ def _count(lakehouse: Lakehouse, config: Config) -> dict[str, dict[str, Any]]:
     fingerprints = {name: extractor.fingerprint for name, extractor in build_extractors(config.models).items()}
     versions = read_versions(lakehouse, TARGETS.values())
     counts: dict[str, dict[str, Any]] = {}
-    for target in TARGETS.values():
-        ledger = take_stock(keys_by_state(lakehouse, scope_of(target, fingerprints, versions, config)))
+    scopes = [scope_of(target, fingerprints, versions, config) for target in TARGETS.values()]
+    for plan in make_plans(lakehouse, scopes).values():
+        target, ledger = plan.scope.target, plan.ledger
         values = (ledger.wanted, ledger.ok, ledger.failed, ledger.to_do, ledger.given_up)
         counts[target.stage] = dict(zip(COUNTS, values, strict=True))
     return counts

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -219,6 +221,13 @@ def make_plan(lakehouse: Lakehouse, scope: Scope) -> Plan:
     """Work out where every wanted key stands."""
     states = keys_by_state(lakehouse, scope)
     return Plan(scope, take_stock(states), states)
+
+
+def make_plans(lakehouse: Lakehouse, scopes: Sequence[Scope]) -> dict[str, Plan]:
+    """Return several extractors' plans by name, made side by side: little of the time is spent in Spark's tasks."""
+    with ThreadPoolExecutor(max(1, len(scopes)), thread_name_prefix="plan") as pool:
+        plans = pool.map(inheritable_thread_target(lambda scope: make_plan(lakehouse, scope)), scopes)
+        return {scope.target.name: plan for scope, plan in zip(scopes, plans, strict=True)}
 
 
 def read_versions(lakehouse: Lakehouse, targets: Iterable[Target]) -> dict[str, int]:

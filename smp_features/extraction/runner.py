@@ -21,6 +21,7 @@ from smp_features.extraction.plan import (
     changed_versions,
     keys_by_state,
     make_plan,
+    make_plans,
     read_versions,
     refused_contents,
     take_stock,
@@ -75,7 +76,7 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
 
     waiting = marked(lakehouse, targets)
     versions = read_versions(lakehouse, targets)
-    plans = {t.name: make_plan(lakehouse, scope_of(t, fingerprints, versions, config)) for t in targets}
+    plans = make_plans(lakehouse, [scope_of(t, fingerprints, versions, config) for t in targets])
     needed = {name for name, plan in plans.items() if plan.ledger.to_compute}
     if "caption" in needed and "clip_text" in plans:
         needed.add("clip_text")  # new captions are new texts

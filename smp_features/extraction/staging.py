@@ -96,12 +96,13 @@ def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterab
 
 
 def stage_keys(lakehouse: Lakehouse, target: Target, run: str, keys: DataFrame) -> DataFrame:
-    """Write down the keys that a run computes, sorted, and return them read back.
+    """Write down the keys that a run computes, and return them read back.
 
-    Chunks read them while the tables go on changing, so they are worked out once.
+    Chunks read them while the tables go on changing, so they are worked out once. Each file is sorted, so that a
+    chunk's range skips most of it; sorting them all would work them out twice, the first time to sample ranges.
     """
     folder = chunk_folder(lakehouse, target, run, KEYS)
-    keys.sort("key").write.mode("overwrite").parquet(folder)
+    keys.sortWithinPartitions("key").write.mode("overwrite").parquet(folder)
     return lakehouse.session.read.schema("key string").parquet(folder)
 
 
