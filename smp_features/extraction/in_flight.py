@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyspark import inheritable_thread_target
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import DeviceError, SmpError
 from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress
 from smp_features.extraction.chunks import Chunk, Cutter
-from smp_features.extraction.plan import Plan, to_compute
-from smp_features.extraction.staging import publish, stage_keys
+from smp_features.extraction.plan import Ledger, Scope, to_compute
+from smp_features.extraction.staging import publish
 from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
 from smp_features.progress import reporter
@@ -78,7 +78,9 @@ def compute_missing(
     lakehouse: Lakehouse,
     config: Config,
     extractor: Extractor,
-    plan: Plan,
+    scope: Scope,
+    ledger: Ledger,
+    work: DataFrame,
     run: str,
     progress: Progress,
 ) -> None:
@@ -90,7 +92,9 @@ def compute_missing(
         lakehouse: The tables.
         config: Its `extraction` section says how the work is spread.
         extractor: What computes.
-        plan: What is left.
+        scope: What is asked of it.
+        ledger: The counts of what is left.
+        work: The keys left, as staged.
         run: The run.
         progress: Counts what was done.
 
@@ -98,7 +102,6 @@ def compute_missing(
         SmpError: As `compute_chunk` and `publish` do.
     """
     extraction, session = config.extraction, lakehouse.session
-    scope, ledger = plan.scope, plan.ledger
     slots = slots_of(session, extraction.slots)
     task = Task(
         extractor=extractor,
@@ -109,9 +112,7 @@ def compute_missing(
         deadline_s=extraction.deadline_s,
         notes="",
     )
-    with progress.phases("plan"):
-        keys = stage_keys(lakehouse, scope.target, run, to_compute(plan.states))
-    job = Job(scope, task, keys, run, slots)
+    job = Job(scope, task, to_compute(work), run, slots)
     first_rows = extraction.first_chunk_rows or FIRST_ROWS[scope.target.contents]
     cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
     in_flight: dict[Future[Staged], Chunk] = {}

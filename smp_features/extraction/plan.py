@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame
@@ -82,6 +82,19 @@ class Ledger:
         """All keys."""
         return sum(self.done.values()) + self.given_up + self.to_do
 
+    def after(self, work: Ledger) -> Ledger:
+        """Return the counts after some work.
+
+        Args:
+            work: The counts, after it, of the keys that were left before it.
+        """
+        done = dict(self.done)
+        for status, keys in work.done.items():
+            done[status] = done.get(status, 0) + keys
+        return replace(
+            work, done=done, given_up=self.given_up + work.given_up, duplicates=self.duplicates + work.duplicates
+        )
+
 
 def keys_wanted(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     """Return the distinct keys that an extractor is wanted for, as one column `key`."""
@@ -100,27 +113,43 @@ def keys_wanted(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     return titles.union(captions).distinct()
 
 
-def keys_by_state(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
+FACTS = {
+    "status": "string",
+    "row": "int",
+    "content": "string",
+    "tried_at": "timestamp",
+    "reset_at": "timestamp",
+}
+"""What tables say of a key, with SQL types."""
+
+
+def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: DataFrame | None = None) -> DataFrame:
     """Return every wanted key with where it stands.
 
     Everything known of a key is put under each other and grouped once: one shuffle of keys instead of three joins.
+
+    Args:
+        lakehouse: The tables.
+        scope: What is asked, at which versions.
+        work: What `unfinished` returned of these keys before some work; None asks for all keys that posts want.
 
     Returns:
         Columns `key`; `status`, of its row, null without one; `rows`, in the feature table, which must be 0 or 1;
         `given_up`, whether it may not be tried again; `content`, the status of the content, null if there is none.
     """
     target = scope.target
-    done = (
-        lakehouse.read(target.table, scope.versions[target.table])
-        .where(F.col("extractor") == scope.fingerprint)
-        .select(F.col(target.key).alias("key"), "status", F.lit(1).alias("row"))
-    )
-    contents = lakehouse.read(target.contents, scope.versions[target.contents]).select(
-        F.col(target.key).alias("key"),
-        (F.col("status") if target.contents == "images" else F.lit(statuses.OK)).alias("content"),
-    )
-    known = keys_wanted(lakehouse, scope).withColumn("wanted", F.lit(True))
-    for part in (done, contents, _attempts(lakehouse, scope)):
+    wanted = keys_wanted(lakehouse, scope) if work is None else work
+    unknown = [F.lit(None).cast(kind).alias(fact) for fact, kind in FACTS.items() if fact not in wanted.columns]
+    known = wanted.select("*", F.lit(True).alias("wanted"), *unknown)
+    rows = lakehouse.read(target.table, scope.versions[target.table]).where(F.col("extractor") == scope.fingerprint)
+    parts = [rows.select(F.col(target.key).alias("key"), "status", F.lit(1).alias("row"))]
+    if work is None:
+        content_status = F.col("status") if target.contents == "images" else F.lit(statuses.OK)
+        contents = lakehouse.read(target.contents, scope.versions[target.contents])
+        parts.append(contents.select(F.col(target.key).alias("key"), content_status.alias("content")))
+    if scope.versions["attempts"] > 0:  # as created, it is empty, and asking it costs a job
+        parts.append(_attempts(lakehouse, scope))
+    for part in parts:
         known = known.unionByName(part, allowMissingColumns=True)
     # Attempts later than the key's last reset; a null reset was never.
     tries = F.size(F.filter("tries", lambda at: F.col("reset").isNull() | (at > F.col("reset"))))
@@ -145,14 +174,19 @@ def keys_by_state(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     )
 
 
-def to_compute(states: DataFrame) -> DataFrame:
-    """Return the keys of `keys_by_state` that a model must compute."""
-    return states.where(F.col("status").isNull() & ~F.col("given_up") & (F.col("content") == statuses.OK)).select("key")
+def unfinished(states: DataFrame) -> DataFrame:
+    """Return the keys of `keys_by_state` that still need something: `key`, and `content`, the status of the content."""
+    return states.where(F.col("status").isNull() & ~F.col("given_up")).select("key", "content")
 
 
-def refused_contents(states: DataFrame) -> DataFrame:
-    """Return the keys of `keys_by_state` whose content is unusable and has no row yet."""
-    return states.where(F.col("status").isNull() & (F.col("content") != statuses.OK)).select("key")
+def to_compute(work: DataFrame) -> DataFrame:
+    """Return the keys of `unfinished` that a model must compute."""
+    return work.where(F.col("content") == statuses.OK).select("key")
+
+
+def refused_contents(work: DataFrame) -> DataFrame:
+    """Return the keys of `unfinished` whose content is unusable."""
+    return work.where(F.col("content") != statuses.OK).select("key")
 
 
 def take_stock(states: DataFrame) -> Ledger:
@@ -187,15 +221,13 @@ def take_stock(states: DataFrame) -> Ledger:
 
 def _attempts(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     """Return `key`, `tried_at` of its transient failures since the whole stage was reset, and its own `reset_at`."""
-    version = scope.versions["attempts"]
-    attempts = lakehouse.read("attempts", version).where(
+    attempts = lakehouse.read("attempts", scope.versions["attempts"]).where(
         (F.col("stage") == scope.target.name)
         & (F.col("extractor").isNull() | (F.col("extractor") == scope.fingerprint))
     )
-    if version > 0:  # as created, it is empty, and asking it costs a job
-        reset = attempts.where((F.col("status") == statuses.RESET) & F.col("key").isNull()).agg(F.max("at")).head()
-        if reset is not None and reset[0] is not None:
-            attempts = attempts.where(F.col("at") > reset[0])
+    reset = attempts.where((F.col("status") == statuses.RESET) & F.col("key").isNull()).agg(F.max("at")).head()
+    if reset is not None and reset[0] is not None:
+        attempts = attempts.where(F.col("at") > reset[0])
     is_reset = F.col("status") == statuses.RESET
     return attempts.where("key IS NOT NULL").select(
         "key", F.when(~is_reset, F.col("at")).alias("tried_at"), F.when(is_reset, F.col("at")).alias("reset_at")

@@ -25,8 +25,9 @@ from smp_features.extraction.plan import (
     read_versions,
     refused_contents,
     take_stock,
+    unfinished,
 )
-from smp_features.extraction.staging import forget_run, marked, publish, sweep
+from smp_features.extraction.staging import forget_run, marked, publish, stage_work, sweep
 from smp_features.extraction.targets import Target, chosen
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
@@ -131,18 +132,20 @@ def _extract_one(lakehouse: Lakehouse, config: Config, extractor: Extractor, pla
         return _summarise(config, scope, ledger, Progress(), {})
     progress = Progress()
     before = dict(scope.versions) | lakehouse.versions(["texts"])
+    with progress.phases("plan"):
+        work = stage_work(lakehouse, target, run, unfinished(plan.states))
     if ledger.refused:
         with progress.phases("publish"):
-            _publish_refused(lakehouse, scope, refused_contents(plan.states))
+            _publish_refused(lakehouse, scope, refused_contents(work))
         progress.refused += ledger.refused
     if ledger.to_compute:
-        compute_missing(lakehouse, config, extractor, plan, run, progress)
-        forget_run(lakehouse, target, run)
+        compute_missing(lakehouse, config, extractor, scope, ledger, work, run, progress)
     after = lakehouse.versions(before)
-    # The same posts and contents, so that what is wanted must come out the same; only the rows are new.
+    # Rows are never taken away, so what was done is done; what was left is looked up again in what is there now.
     results = dict(scope.versions) | {table: after[table] for table in (target.table, "attempts")}
     with progress.phases("reconcile"):
-        final = take_stock(keys_by_state(lakehouse, replace(scope, versions=results)))
+        final = ledger.after(take_stock(keys_by_state(lakehouse, replace(scope, versions=results), work)))
+    forget_run(lakehouse, target, run)
     if final.wanted != ledger.wanted or final.duplicates:
         raise ReconciliationError(
             f"{target.name}: {ledger.wanted} keys were wanted, {final.wanted} are accounted for in {target.table}, and "

@@ -95,15 +95,21 @@ def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterab
     return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
 
 
-def stage_keys(lakehouse: Lakehouse, target: Target, run: str, keys: DataFrame) -> DataFrame:
-    """Write down the keys that a run computes, and return them read back.
+def stage_work(lakehouse: Lakehouse, target: Target, run: str, work: DataFrame) -> DataFrame:
+    """Write down the keys that a run has to do something about, and return them read back.
 
-    Chunks read them while the tables go on changing, so they are worked out once. Each file is sorted, so that a
-    chunk's range skips most of it; sorting them all would work them out twice, the first time to sample ranges.
+    They are read while the tables go on changing, so they are worked out once. Each file is sorted, so that a chunk's
+    range skips most of it; sorting them all would work them out twice, the first time to sample ranges.
+
+    Args:
+        lakehouse: The tables.
+        target: The extractor's place among them.
+        run: The run.
+        work: Columns `key` and `content`, see `plan.unfinished`.
     """
     folder = chunk_folder(lakehouse, target, run, KEYS)
-    keys.sortWithinPartitions("key").write.mode("overwrite").parquet(folder)
-    return lakehouse.session.read.schema("key string").parquet(folder)
+    work.sortWithinPartitions("key").write.mode("overwrite").parquet(folder)
+    return lakehouse.session.read.schema("key string, content string").parquet(folder)
 
 
 def mark(lakehouse: Lakehouse, marker: Marker) -> None:
