@@ -66,6 +66,7 @@ class Staged:
 
     Attributes:
         marker: Of its stage.
+        distinct: No key is in it twice.
         rows: Keys that came out, one way or another.
         errors: Of these, the ones without features.
         loads: Models loaded.
@@ -73,6 +74,7 @@ class Staged:
     """
 
     marker: Marker
+    distinct: bool
     rows: int
     errors: int
     loads: int
@@ -82,6 +84,7 @@ class Staged:
 @dataclass
 class _Stock:
     keys: dict[str, int] = field(default_factory=dict)
+    repeated: int = 0
     suspects: list[str] = field(default_factory=list)
     transient: list[tuple[str, str]] = field(default_factory=list)
     loads: int = 0
@@ -133,7 +136,7 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
     )
     mark(lakehouse, marker)
     wrong = sum(count for status, count in stock.keys.items() if target.is_error(status))
-    return Staged(marker, rows, wrong, stock.loads, stock.seconds)
+    return Staged(marker, not stock.repeated, rows, wrong, stock.loads, stock.seconds)
 
 
 def rows_in_progress(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> int:
@@ -243,10 +246,13 @@ def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _
     by_name = F.col("status").isin(statuses.SUSPECT, *statuses.TRANSIENT)
     measured = F.col("status") == statuses.MEASURED
     by_key = rows.groupBy(key).agg(
-        F.min("status").alias("status"), F.collect_list(F.when(measured, F.col("error"))).alias("measured")
+        F.min("status").alias("status"),
+        F.count("*").alias("rows"),
+        F.collect_list(F.when(measured, F.col("error"))).alias("measured"),
     )
     counted = by_key.groupBy("status").agg(
         F.count("*").alias("keys"),
+        F.sum("rows").alias("rows"),
         F.collect_list(F.when(by_name, F.col(key))).alias("named"),
         F.flatten(F.collect_list("measured")).alias("measured"),
     )
@@ -263,6 +269,7 @@ def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _
             stock.suspects = sorted(row["named"])
         else:
             stock.keys[status] = row["keys"]
+            stock.repeated += row["rows"] - row["keys"]
             stock.transient += [(name, status) for name in sorted(row["named"])]
     return stock
 
@@ -273,4 +280,5 @@ def _add(one: _Stock, other: _Stock) -> _Stock:
         counts[status] = counts.get(status, 0) + count
     for phase, spent in other.seconds.items():
         seconds[phase] = seconds.get(phase, 0.0) + spent
-    return _Stock(counts, other.suspects, one.transient + other.transient, one.loads + other.loads, seconds)
+    repeated = one.repeated + other.repeated
+    return _Stock(counts, repeated, other.suspects, one.transient + other.transient, one.loads + other.loads, seconds)

@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from math import ceil
 
 TASK_SECONDS = 30.0
-"""Work in a task once the speed is known: slots end a chunk nearly together, and the small jobs that take stock and
-publish, which wait for a slot like any other, wait half as long."""
+"""Work in a task once the speed is known: the small jobs that take stock and publish, which wait for a slot like any
+other, wait half as long."""
+
+LAST_SECONDS = 30.0
+"""Work in the last chunk, by all slots together. Nothing comes after it that could fill a slot which ends early or
+hide its publishing, so it is small, and cut into smaller tasks."""
+
+LAST_TASK_SECONDS = 10.0
+"""Work in a task of the last chunk."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,12 @@ class Cutter:
         """
         if self._at == len(self._left):
             return None
-        size = self._first_rows if rows_per_second is None else max(1, int(rows_per_second * self._minutes * 60))
+        left = sum(count for _, count in self._left[self._at :])
+        size = self._size(left, rows_per_second)
         start, rows = self._at, 0
         while self._at < len(self._left) and rows < size:
             rows += self._left[self._at][1]
             self._at += 1
-        rest = sum(count for _, count in self._left[self._at :])
-        if rest * 2 <= size:  # a small remainder is not worth a job, a stage and a publish of its own
-            self._at, rows = len(self._left), rows + rest
         prefixes = [prefix for prefix, _ in self._left[start : self._at]]
         chunk = Chunk(
             number=self._number,
@@ -83,6 +88,17 @@ class Cutter:
         self._number += 1
         return chunk
 
+    def _size(self, left: int, rows_per_second: float | None) -> int:
+        """Return the rows of the next chunk; a small remainder is not worth a job, a stage and a publish of its own."""
+        if rows_per_second is None:
+            return left if left <= 1.5 * self._first_rows else self._first_rows
+        size = max(1, int(rows_per_second * self._minutes * 60))
+        last = int(rows_per_second * min(LAST_SECONDS, self._minutes * 60 / 5))
+        if left <= max(2 * last, 1):
+            return left
+        return left - last if left <= 1.5 * size else size
+
     def _tasks(self, rows: int, rows_per_second: float | None) -> int:
-        of_slot = 1 if rows_per_second is None else ceil(rows / rows_per_second / TASK_SECONDS)
+        in_task = LAST_TASK_SECONDS if self._at == len(self._left) else TASK_SECONDS
+        of_slot = 1 if rows_per_second is None else ceil(rows / rows_per_second / in_task)
         return min(rows, self._slots * max(1, of_slot))

@@ -143,7 +143,8 @@ def compute_missing(
                 if staged:  # published while the next chunks compute
                     try:
                         with progress.phases("publish"):
-                            publish(lakehouse, staged.pop(0).marker, counted=True)
+                            first = staged.pop(0)
+                            publish(lakehouse, first.marker, counted=first.distinct)
                     except SmpError as error:
                         failure = failure or error
                     continue

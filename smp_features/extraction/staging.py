@@ -141,7 +141,7 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
     Args:
         lakehouse: The tables.
         marker: Of the stage.
-        counted: This process made the marker from the files just now and need not count them again.
+        counted: This process made the marker from the files just now, and found no key in them twice.
 
     Returns:
         Whether it was published here; False when somebody else did, or when it was made for other columns.
@@ -159,9 +159,8 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
             _remove(storage, path, folder)
             return False
         try:
-            if not counted:
-                _check_count(lakehouse, marker, folder)
-            _insert(lakehouse, marker, folder)
+            distinct = counted or _check_count(lakehouse, marker, folder)
+            _insert(lakehouse, marker, folder, distinct)
         except ReconciliationError:
             _remove(storage, path, folder)
             raise
@@ -210,17 +209,21 @@ def forget_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
         storage.remove(folder)
 
 
-def _check_count(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
+def _check_count(lakehouse: Lakehouse, marker: Marker, folder: str) -> bool:
+    """Compare a stage with its marker; return whether no key is in it twice."""
     staged = read_staged(lakehouse, marker.target, folder, marker.parts)
-    keys = staged.where(~F.col("status").isin(*statuses.TRANSIENT)).select(marker.target.key).distinct().count()
+    published = staged.where(~F.col("status").isin(*statuses.TRANSIENT))
+    found = published.agg(F.count("*").alias("rows"), F.count_distinct(marker.target.key).alias("keys")).collect()[0]
+    keys = int(found["keys"])
     if keys != marker.rows:
         raise ReconciliationError(
             f"A stage for {marker.target.table} holds {keys} keys, and its marker promises {marker.rows}.",
             "It was removed and nothing of it published; run the same command again to compute it anew.",
         )
+    return keys == int(found["rows"])
 
 
-def _insert(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
+def _insert(lakehouse: Lakehouse, marker: Marker, folder: str, distinct: bool) -> None:
     target = marker.target
     rows = read_staged(lakehouse, target, folder, marker.parts)
     rows = rows.where(~F.col("status").isin(*statuses.TRANSIENT)).withColumn("extractor", F.lit(marker.extractor))
@@ -229,7 +232,7 @@ def _insert(lakehouse: Lakehouse, marker: Marker, folder: str) -> None:
         texts = rows.where(F.col("status") == statuses.OK).select("text_key", F.col("caption").alias("text"))
         lakehouse.insert_new("texts", texts)
     if marker.rows:
-        lakehouse.insert_new(target.table, rows, marker.shards)
+        lakehouse.insert_new(target.table, rows, marker.shards, distinct)
     _note_attempts(lakehouse, marker)
 
 

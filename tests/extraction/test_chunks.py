@@ -62,3 +62,17 @@ def test_a_chunk_is_spread_over_tasks_of_half_a_minute_once_the_speed_is_known()
     assert (cutter.cut(None).rows, cutter.cut(1.0).tasks) == (50, 8)  # 120 rows in 2 minutes, by two slots
     assert Cutter(LEFT, 25, 5, slots=2).cut(None).tasks == 2
     assert Cutter({"000": 1}, 25, 5, slots=2).cut(None).tasks == 1  # a second worker would load a model for nothing
+
+
+def test_the_last_chunk_is_small_and_in_small_tasks():
+    cutter = Cutter(LEFT, 25, minutes=5, slots=2)
+    assert cutter.cut(None).rows == 50
+    # Of 270 rows at 1 row/s, 30 seconds are kept back: nothing comes after them that could fill a slot.
+    assert [(chunk.rows, chunk.tasks) for chunk in _cut(cutter, 1.0)] == [(240, 16), (30, 6)]
+    few = Cutter({"000": 60}, 25, minutes=5, slots=2)
+    assert [(chunk.rows, chunk.tasks) for chunk in _cut(few, 1.0)] == [(60, 12)]
+
+
+def test_the_last_chunk_is_a_part_of_a_short_one():
+    cutter = Cutter(LEFT, 10, minutes=0.5)
+    assert [chunk.rows for chunk in _cut(cutter, 6.0)] == [180, 110, 30]  # 36 rows are 6 of 30 seconds
