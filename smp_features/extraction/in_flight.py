@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
@@ -115,8 +116,8 @@ def compute_missing(
     job = Job(scope, task, to_compute(work), run, slots)
     first_rows = extraction.first_chunk_rows or FIRST_ROWS[scope.target.contents]
     cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
-    in_flight: dict[Future[Staged], Chunk] = {}
-    staged: list[Staged] = []
+    computing: dict[Future[Staged], Chunk] = {}
+    publishing: set[Future[None]] = set()
     failure: SmpError | None = None
     started = time.monotonic()
     speed: float | None = None
@@ -127,47 +128,50 @@ def compute_missing(
         session.sparkContext.addJobTag(tag)
         return compute_chunk(lakehouse, job, chunk)
 
+    def publish_staged(staged: Staged) -> None:
+        with progress.phases("publish"):
+            publish(lakehouse, staged.marker, counted=staged.distinct)
+
     pool = ThreadPoolExecutor(extraction.chunks_in_flight, thread_name_prefix="chunk")
+    publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
     try:
         with (
             _arrow_rows(session, ARROW_ROWS[scope.target.contents]),
             reporter(scope.target.name, ledger.to_compute) as bar,
         ):
             while True:
-                while failure is None and len(in_flight) < extraction.chunks_in_flight:
+                while failure is None and len(computing) < extraction.chunks_in_flight:
                     chunk = cutter.cut(speed)
                     if chunk is None:
                         break
-                    # Wrapped in this thread, so that the chunk's thread inherits Spark's settings from it.
-                    in_flight[pool.submit(inheritable_thread_target(compute), chunk)] = chunk
-                if staged:  # published while the next chunks compute
-                    try:
-                        with progress.phases("publish"):
-                            first = staged.pop(0)
-                            publish(lakehouse, first.marker, counted=first.distinct)
-                    except SmpError as error:
-                        failure = failure or error
-                    continue
-                if not in_flight:
+                    # Wrapped in this thread, so that the other one inherits Spark's settings from it.
+                    computing[pool.submit(inheritable_thread_target(compute), chunk)] = chunk
+                if not computing and not publishing:
                     break
-                done, _ = wait(in_flight, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                waiting: list[Future[Any]] = [*computing, *publishing]
+                done, _ = wait(waiting, timeout=POLL_S, return_when=FIRST_COMPLETED)
                 for future in done:
-                    del in_flight[future]
+                    publishing.discard(future)
+                    computing.pop(future, None)
                     try:
-                        staged.append(future.result())
+                        result = future.result()
                     except SmpError as error:
                         failure = failure or error
                         continue
-                    progress.add(staged[-1])
+                    if not isinstance(result, Staged):
+                        continue
+                    publishing.add(publisher.submit(inheritable_thread_target(publish_staged), result))
+                    progress.add(result)
                     speed = progress.speed(slots)
-                    bar.advance(0, errors=staged[-1].errors)
-                seen = progress.rows + sum(rows_in_progress(lakehouse, job, chunk) for chunk in in_flight.values())
+                    bar.advance(0, errors=result.errors)
+                seen = progress.rows + sum(rows_in_progress(lakehouse, job, chunk) for chunk in computing.values())
                 bar.advance(max(0, seen - shown))
                 shown = max(seen, shown)
     finally:
-        if in_flight:  # interrupted: do not leave models running behind
+        if computing:  # interrupted: do not leave models running behind
             session.sparkContext.cancelJobsWithTag(tag)
         pool.shutdown(wait=True, cancel_futures=True)
+        publisher.shutdown(wait=True, cancel_futures=True)
         progress.computing_s += time.monotonic() - started
     if failure is not None:
         raise failure
