@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from smp_features.config import Config, load_config
-from smp_features.errors import EXIT_STAGE_FAILED, SmpError, UsageError
+from smp_features.config import Config, SplitName, load_config
+from smp_features.errors import EXIT_STAGE_FAILED, SmpError, UsageError, nearest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -328,6 +328,32 @@ def rollback(
     from smp_features.training.registry import rollback as restore
 
     _say(restore(_configure(conf, root, overrides, verbose)))
+
+
+@app.command()
+def ablate(
+    split: Annotated[
+        list[str] | None, typer.Option(help="identity, chronological, later_unseen …; repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compute it although a finished run has these rows.")] = False,
+    form: FormatOption = "table",
+    conf: ConfOption = None,
+    root: RootOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure what each feature group is worth: left out one at a time, and added one after the other."""
+    from smp_features.training.ablate import ablate as measure
+    from smp_features.training.ablate import table
+
+    config = _configure(conf, root, overrides, verbose)
+    for name in split or ():
+        if name not in get_args(SplitName):
+            raise UsageError(f"There is no split '{name}'.", nearest(name, get_args(SplitName)))
+    found = measure(_session(config), config, split, force=force)
+    _rows(table(found), form)
+    if form == "table":
+        _say(f"MLflow run {found.run}" + ("" if found.made_now else ", made before on these rows and settings"))
 
 
 @app.command()

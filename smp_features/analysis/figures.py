@@ -190,3 +190,30 @@ def score_changes(changes: Mapping[str, tuple[Interval, Interval]]) -> Figure:
             axes.margins(x=0.15)
             axes.xaxis.set_major_locator(MaxNLocator(5))
         return figure
+
+
+def score_steps(steps: Mapping[str, tuple[Interval, Interval]]) -> Figure:
+    """Draw SRC and MAE as feature groups are added one after the other, with 95 % intervals.
+
+    Args:
+        steps: Heading of each step, in order, to its SRC and its MAE; values that are not finite are left away.
+    """
+    names = list(steps)
+    with _canvas(1.1 + 0.36 * len(names), columns=2, sharey=True) as (figure, panels):
+        labels = ("SRC", f"MAE, {POPULARITY}")
+        for side, (axes, label, title) in enumerate(
+            zip(panels, labels, ("right: better", "left: better"), strict=True)
+        ):
+            shown = [(row, steps[name][side]) for row, name in enumerate(names)]
+            shown = [(row, value) for row, value in shown if np.isfinite(value.value)]
+            axes.plot([value.value for _, value in shown], [row for row, _ in shown], color=SKY, linewidth=1, zorder=1)
+            for row, value in shown:
+                axes.plot([value.low, value.high], [row, row], color=BLUE, linewidth=2, zorder=2)
+                axes.scatter(value.value, row, s=36, color=BLUE, zorder=3)
+            axes.set_xlabel(label)
+            axes.set_title(title, fontweight="normal", fontsize=8.5)
+            axes.set_yticks(range(len(names)), names)
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.margins(x=0.15)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        return figure

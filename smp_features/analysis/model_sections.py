@@ -108,6 +108,68 @@ def leave_out_section(changes: Mapping[str, tuple[Interval, Interval]], n: int) 
     return Section("leave-out", title, (table(headers, rows), picture, Note(how)))
 
 
+@dataclass(frozen=True)
+class Ablated:
+    """One cell of the feature-group table.
+
+    Attributes:
+        table: `left out` or `added`.
+        name: Its heading.
+        n: Posts behind it.
+        src: Spearman correlation.
+        mae: Mean absolute error.
+        against: The cell that it is compared with; None for the first.
+        src_change: Paired change of SRC against that cell.
+        mae_change: Likewise of MAE.
+    """
+
+    table: str
+    name: str
+    n: int
+    src: Interval
+    mae: Interval
+    against: str | None
+    src_change: Interval | None
+    mae_change: Interval | None
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The row."""
+        judged = "" if self.src_change is None or self.mae_change is None else verdict(self.src_change, self.mae_change)
+        return (self.name, self.src, self.mae, self.src_change, self.mae_change, judged)
+
+
+def ablation_section(splits: Mapping[str, tuple[str, Sequence[Ablated]]]) -> Section:
+    """Show what each feature group is worth, left out and added, on every split that `smp ablate` was run on.
+
+    Args:
+        splits: Split to the MLflow run of its table, and the cells.
+    """
+    title = "What each feature group is worth"
+    if not splits:
+        return Section("ablation", title, missing="`smp ablate` makes this section.")
+    blocks: list[Block] = []
+    for split, (run, cells) in splits.items():
+        added = [cell for cell in cells if cell.table == "added"]
+        blocks.append(
+            drawn(
+                figures.score_steps({cell.name: (cell.src, cell.mae) for cell in added}),
+                "SRC and MAE with 95 % intervals as feature groups are added; the table holds the numbers.",
+                f"Split {split}, n = {added[0].n:,} posts. Each step adds to the one above it.",
+            )
+        )
+        for of, compared in (("added", "the row above"), ("left out", "all")):
+            headers = (of, "SRC [95 %]", f"MAE, {_UNIT} [95 %]", "ΔSRC [95 %]", "ΔMAE [95 %]", f"against {compared}")
+            rows = [cell.cells for cell in cells if cell.table == of]
+            blocks.append(table(headers, rows, f"Groups {of}, split {split}, MLflow run {run}"))
+    how = (
+        "Every row is a model trained and validated anew. The differences are paired: both models are scored on the "
+        "same resample of users each time. `adapted … instead of raw` gives the booster what the adapter makes of a "
+        "vector in place of the vector; `all` gives it both."
+    )
+    return Section("ablation", title, (*blocks, Note(how)))
+
+
 def prediction_section(oof: pd.DataFrame | None, titles: Mapping[str, str], shown: bool) -> Section:
     """Show predicted against actual popularity, and the largest misses.
 

@@ -172,6 +172,7 @@ def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | Non
         return [
             model_sections.scores_section([], ""),
             model_sections.leave_out_section({}, 0),
+            model_sections.ablation_section({}),
             model_sections.prediction_section(None, {}, shown),
             model_sections.calibration_section(None),
             model_sections.importance_section(None, {}),
@@ -181,6 +182,7 @@ def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | Non
     return [
         model_sections.scores_section(trained.scores, trained.note),
         model_sections.leave_out_section(trained.leave_out, len(trained.oof)),
+        model_sections.ablation_section(trained.ablations),
         model_sections.prediction_section(trained.oof, titles, shown),
         model_sections.calibration_section(trained.oof),
         model_sections.importance_section(trained.importance, trained.group_of),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from smp_features.analysis.model_sections import Score
+from smp_features.analysis.model_sections import Ablated, Score
 from smp_features.config import Config
 from smp_features.errors import UsageError
 from smp_features.training.metrics import Interval
@@ -43,6 +43,7 @@ class Trained:
         label_median: Median label of the rows trained on, log2(views + 1).
         external_used: External profile counts were among the rows trained on.
         note: How the scores came about, one paragraph.
+        ablations: Split to the MLflow run of its feature-group table, and the cells, for the rows it was trained on.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Trained:
     label_median: float
     external_used: bool
     note: str
+    ablations: Mapping[str, tuple[str, tuple[Ablated, ...]]] = field(default_factory=dict)
 
 
 def champion_results(config: Config) -> Trained | None:
@@ -67,7 +69,9 @@ def champion_results(config: Config) -> Trained | None:
     Raises:
         StageError: The store cannot be reached.
     """
-    from smp_features.training.registry import Registry, tracking_uri  # MLflow takes seconds to import
+    # MLflow takes seconds to import.
+    from smp_features.training.ablate import newest_by_split
+    from smp_features.training.registry import Registry, tracking_uri
 
     try:
         store = tracking_uri(config)
@@ -79,7 +83,31 @@ def champion_results(config: Config) -> Trained | None:
     champion = registry.champion()
     if champion is None:
         return None
-    return trained(champion.model, champion.number, registry.results(champion), registry.predictions(champion))
+    results = registry.results(champion)
+    found = trained(champion.model, champion.number, results, registry.predictions(champion))
+    ablations = newest_by_split(registry, results["snapshot"])
+    return replace(found, ablations={split: (run, ablated(cells)) for split, (run, cells) in ablations.items()})
+
+
+def ablated(cells: Sequence[Mapping[str, Any]]) -> tuple[Ablated, ...]:
+    """Read one split's cells of `ablation.json`, as `training/ablation.py` describes them."""
+
+    def change(cell: Mapping[str, Any], name: str) -> Interval | None:
+        return None if cell[name] is None else interval(cell[name])
+
+    return tuple(
+        Ablated(
+            cell["table"],
+            cell["cell"],
+            int(cell["n"]),
+            interval(cell["src"]),
+            interval(cell["mae"]),
+            cell["against"],
+            change(cell, "delta_src"),
+            change(cell, "delta_mae"),
+        )
+        for cell in cells
+    )
 
 
 def trained(model: str, version: str, results: Mapping[str, Any], oof: pd.DataFrame) -> Trained:

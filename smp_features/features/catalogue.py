@@ -123,6 +123,9 @@ FEATURES: tuple[Feature, ...] = (
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(feature.group for feature in FEATURES))
 
+CONTENT_GROUPS = ("image", "caption", "text", "similarity", "perplexity")
+"""Groups made by the frozen models; all others are metadata."""
+
 PICTURE = "picture"
 """The name under which all columns that depend on the image are left out together."""
 

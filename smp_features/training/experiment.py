@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,25 +30,28 @@ from numpy.typing import NDArray
 
 from smp_features.config import Config
 from smp_features.errors import StageError
-from smp_features.features.catalogue import FEATURES, columns_of, selected
+from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
 from smp_features.training import splits
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
-from smp_features.training.metrics import Bootstrap, Interval, by_interval, points
-from smp_features.training.nested import Division, Fitted, Nest, cross_fit, identity_divisions, without
+from smp_features.training.metrics import Bootstrap, by_interval, finite, points
+from smp_features.training.nested import (
+    Division,
+    Fitted,
+    Nest,
+    cross_fit,
+    identity_divisions,
+    one_sided_division,
+    without,
+)
 from smp_features.training.predictor import Columns, Inputs, Predictor
 from smp_features.training.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-CONTENT_GROUPS = ("image", "caption", "text", "similarity", "perplexity")
-"""Groups made by models; the baseline `metadata only` does without them."""
-
 LEAST_USERS = 10
 """Users below which nothing can be validated."""
-
-BY_TIME = ("chronological", "later_unseen", "random_optimistic")
 
 
 @dataclass(frozen=True)
@@ -189,24 +191,13 @@ class _Work:
         }
 
     def _later(self) -> tuple[dict[str, Division], dict[str, NDArray[np.bool_]]]:
-        """Divisions with one held-out side: by time always, the others when they head the report."""
-        where = np.flatnonzero(self.trained)
-        times, users = self.rows["event_time"][where], self.users[where].tolist()
-        seed = self.config.training.seed
-        made = {"chronological": splits.chronological(times.tolist(), users)}
-        if self.config.training.split == "later_unseen":
-            made["later_unseen"] = splits.later_unseen(times.tolist(), users, seed)
-        if self.config.training.split == "random_optimistic":
-            made["random_optimistic"] = splits.random_optimistic(self.rows["row_id"][where].tolist(), users, seed)
-        divisions, seen = {}, {}
-        for name, split in made.items():
-            sides = []
-            for side in (split.train, split.held_out, split.seen):
-                whole = np.zeros(self.length, dtype=bool)
-                whole[where] = side
-                sides.append(whole)
-            divisions[name], seen[name] = Division(name, sides[0], sides[1]), sides[2]
-        return divisions, seen
+        """Divisions with one held-out side, and who is seen in training: by time always, another one if it heads."""
+        names = dict.fromkeys(("chronological", self.config.training.split))
+        names.pop("identity", None)
+        made = {name: one_sided_division(name, self.rows, self.config.training.seed) for name in names}
+        return {name: division for name, (division, _) in made.items()}, {
+            name: seen for name, (_, seen) in made.items()
+        }
 
     def identity(self, pooled: Floats, fitted: Sequence[Fitted]) -> None:
         """Score the cross-validation, its adapters alone, and the median of each fold's training labels."""
@@ -218,7 +209,7 @@ class _Work:
                 alone[division.held_out] = each.adapter_scores
         self.table |= {"predicted": pooled, "adapter_score": alone}
         self.add_score("identity", "model", "all", self.trained, pooled)
-        if self.inputs.dims:
+        if self.inputs.adapted:
             self.add_score("identity", "adapter only", "all", self.trained, alone)
         self.add_score("identity", "median", "all", self.trained, median)
 
@@ -251,10 +242,10 @@ class _Work:
         return {
             "name": name,
             "columns": sorted(set(self.inputs.columns) - set(less.columns)),
-            "src": _finite(scored["src"]),
-            "mae": _finite(scored["mae"]),
-            "delta_src": _interval(change["src"]),
-            "delta_mae": _interval(change["mae"]),
+            "src": finite(scored["src"]),
+            "mae": finite(scored["mae"]),
+            "delta_src": change["src"].as_json(),
+            "delta_mae": change["mae"].as_json(),
         }
 
     def gate(self, predictor: Predictor) -> pd.DataFrame:
@@ -284,19 +275,19 @@ class _Work:
         drawn = self.bootstrap(rows)
         found = drawn.scores(self.target[rows], predicted[rows].astype(np.float64))
         entry = {"split": split, "model": model, "segment": segment, "n": int(rows.sum()), "users": drawn.users}
-        self.scores.append(entry | {name: _interval(value) for name, value in found.items()})
+        self.scores.append(entry | {name: value.as_json() for name, value in found.items()})
 
     def adapter_description(self, predictor: Predictor) -> dict[str, Any] | None:
         """Return the adapter's entry of the results."""
         if predictor.adapters is None:
             return None
-        curve = self.nest.curves[tuple(self.inputs.dims)]
+        curve = self.nest.curves[self.inputs.adapted]
         return {
             "form": predictor.adapters.form,
             "ratios": dict(predictor.adapters.ratios),
             "count": predictor.adapters.count,
-            "train_loss": [_finite(value) for value in curve.train],
-            "held_out_loss": [_finite(value) for value in curve.held_out],
+            "train_loss": [finite(value) for value in curve.train],
+            "held_out_loss": [finite(value) for value in curve.held_out],
         }
 
     def external_used(self) -> bool:
@@ -316,13 +307,5 @@ def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
     return found
 
 
-def _interval(value: Interval) -> dict[str, Any]:
-    return _plain(value.as_dict())
-
-
 def _plain(values: Mapping[str, float | bool]) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: float | bool) -> float | bool | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return {name: finite(value) for name, value in values.items()}

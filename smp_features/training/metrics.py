@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -16,6 +17,11 @@ TAIL_FROM = 13
 """Scores from here on share one popularity interval (field.md, section 5)."""
 
 _CELLS = 20_000_000  # rows times resamples held at once: 160 MB per array
+
+
+def finite(value: float | bool) -> float | bool | None:
+    """Return a number as JSON can hold it: None where it is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def src(actual: Floats, predicted: Floats) -> float:
@@ -66,9 +72,9 @@ class Interval:
         """Whether zero lies outside the interval."""
         return self.low > 0 or self.high < 0
 
-    def as_dict(self) -> dict[str, float | bool]:
-        """Return the fields and `excludes_zero`, for JSON."""
-        return asdict(self) | {"excludes_zero": self.excludes_zero}
+    def as_json(self) -> dict[str, float | bool | None]:
+        """Return the fields and `excludes_zero`; null stands for what is not finite."""
+        return {name: finite(value) for name, value in asdict(self).items()} | {"excludes_zero": self.excludes_zero}
 
 
 class Bootstrap:

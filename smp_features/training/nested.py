@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smp_features.config import TrainingConfig
 from smp_features.errors import StageError
-from smp_features.training import regressor
+from smp_features.training import regressor, splits
 from smp_features.training.adapter import Curve, Epoch, train_adapters
 from smp_features.training.adapter_weights import Adapters, Floats, Rows
 from smp_features.training.predictor import BLOCK, Columns, Inputs, Predictor
@@ -45,7 +45,7 @@ class Fitted:
     Attributes:
         regressor: The booster.
         predictions: (held-out rows,) popularity.
-        adapter_scores: (held-out rows,) the mean of the adapters' scores; None without vectors.
+        adapter_scores: (held-out rows,) the mean of the adapters' scores; None without adapters.
     """
 
     regressor: regressor.Regressor
@@ -78,7 +78,7 @@ class Nest:
 
     def prepare(self, inputs: Inputs, divisions: Sequence[Division]) -> None:
         """Train the adapters of some divisions, all at once, unless they are there already."""
-        columns = tuple(inputs.dims)
+        columns = inputs.adapted
         wanted = {mask.tobytes(): mask for each in divisions for _, mask in self._members(each)}
         known = self._banks.get(columns)
         if not columns or (known is not None and set(wanted) <= set(known[1])):
@@ -90,7 +90,7 @@ class Nest:
             member,
             self._fold >= 0,
             self._target,
-            inputs.dims,
+            {column: inputs.dims[column] for column in columns},
             self._config.adapter,
             self._config.seed,
         )
@@ -135,10 +135,10 @@ class Nest:
         return predictions, None if adapters is None else scores
 
     def adapters(self, inputs: Inputs, division: Division) -> Adapters | None:
-        """Return the adapters of a division that was prepared, one per fold; None without vectors."""
-        if not inputs.dims:
+        """Return the adapters of a division that was prepared, one per fold; None without vectors to adapt."""
+        if not inputs.adapted:
             return None
-        bank, numbers = self._banks[tuple(inputs.dims)]
+        bank, numbers = self._banks[inputs.adapted]
         return bank.pick([numbers[mask.tobytes()] for _, mask in self._members(division)])
 
     def predictor(
@@ -162,12 +162,12 @@ class Nest:
     def _out_of_fold(
         self, inputs: Inputs, division: Division, train: NDArray[np.int64]
     ) -> tuple[dict[str, NDArray[np.floating]] | None, Floats | None]:
-        if not inputs.dims:
+        if not inputs.adapted:
             return None, None
         # In float32, for memory: these rows are only ever trained on, not served.
-        adapted = {column: np.empty((len(train), width), np.float32) for column, width in inputs.dims.items()}
+        adapted = {column: np.empty((len(train), inputs.dims[column]), np.float32) for column in inputs.adapted}
         score = np.empty(len(train))
-        bank, numbers = self._banks[tuple(inputs.dims)]
+        bank, numbers = self._banks[inputs.adapted]
         for fold, mask in self._members(division):
             here = np.flatnonzero(self._fold[train] == fold)
             vectors, score[here] = bank.forward(numbers[mask.tobytes()], self._take(train[here]))
@@ -195,6 +195,31 @@ def identity_divisions(fold: NDArray[np.int64]) -> list[Division]:
         Division(f"fold {number}", (fold >= 0) & (fold != number), fold == number)
         for number in np.unique(fold[fold >= 0])
     ]
+
+
+def one_sided_division(name: str, rows: Columns, seed: int) -> tuple[Division, Mask]:
+    """Return a division with one held-out side, gate rows on neither, and which rows' users are trained on.
+
+    Args:
+        name: `chronological`, `later_unseen` or `random_optimistic`.
+        rows: Columns of the training set.
+        seed: Decides what is decided at random.
+
+    Raises:
+        StageError: The rows cannot be divided so.
+    """
+    where = np.flatnonzero(rows["fold"].astype(np.int64) >= 0)
+    users = rows["user"][where].astype(np.int64).tolist()
+    if name == "random_optimistic":
+        split = splits.random_optimistic(rows["row_id"][where].tolist(), users, seed)
+    else:
+        times = rows["event_time"][where].tolist()
+        split = (
+            splits.chronological(times, users) if name == "chronological" else splits.later_unseen(times, users, seed)
+        )
+    whole = np.zeros((3, len(rows["fold"])), dtype=bool)
+    whole[:, where] = split.train, split.held_out, split.seen
+    return Division(name, whole[0], whole[1]), whole[2]
 
 
 def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length: int) -> tuple[Floats, list[Fitted]]:

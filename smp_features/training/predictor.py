@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,9 @@ EXTRACTORS = ("caption_extractor", "clip_image_extractor", "clip_text_extractor"
 """Columns of `post_features` with the fingerprints that a model refuses to mix."""
 
 
+Use = Literal["raw", "adapted", "both"]
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The columns of `post_features` that a model sees.
@@ -41,11 +44,24 @@ class Inputs:
         numbers: Numeric columns.
         dims: Vector columns to their widths.
         vocabularies: Category columns to their values; the code of a value is its position, −1 if it is not there.
+        uses: Vector columns to the form in which the booster sees them, if it is not both: the frozen vector, or what
+            the adapter makes of it.
     """
 
     numbers: tuple[str, ...]
     dims: Mapping[str, int]
     vocabularies: Mapping[str, list[str]]
+    uses: Mapping[str, Use] = field(default_factory=dict)
+
+    @property
+    def raw(self) -> tuple[str, ...]:
+        """Vector columns that the booster sees as they are."""
+        return tuple(name for name in self.dims if self.uses.get(name) != "adapted")
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """Vector columns that go through an adapter."""
+        return tuple(name for name in self.dims if self.uses.get(name) != "raw")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -144,7 +160,7 @@ class Predictor:
 
     Attributes:
         inputs: Its columns.
-        adapters: One per fold, whose means are taken; None when no vector is used.
+        adapters: One per fold, whose means are taken; None when no vector is adapted.
         projections: PCA of raw and adapted vectors.
         booster: A `lightgbm.Booster`.
         low: Least label it was trained on; predictions are clipped to it.
@@ -217,6 +233,7 @@ class Predictor:
             "numbers": list(self.inputs.numbers),
             "dims": dict(self.inputs.dims),
             "vocabularies": dict(self.inputs.vocabularies),
+            "uses": dict(self.inputs.uses),
             "adapter": None
             if self.adapters is None
             else {"form": self.adapters.form, "ratios": list(self.adapters.ratios.items())},
@@ -260,7 +277,9 @@ class Predictor:
             arrays = load_file(place / "pca.safetensors")
             adapter = described["adapter"]
             return cls(
-                inputs=Inputs(tuple(described["numbers"]), described["dims"], described["vocabularies"]),
+                inputs=Inputs(
+                    tuple(described["numbers"]), described["dims"], described["vocabularies"], described["uses"]
+                ),
                 adapters=None
                 if adapter is None
                 else Adapters(adapter["form"], dict(adapter["ratios"]), load_file(place / "adapters.safetensors")),

@@ -101,7 +101,7 @@ class Registry:
         self.config = config
         self.model = config.registry.model
         self.uri = tracking_uri(config)
-        with _reachable(self.uri):
+        with reachable(self.uri):
             mlflow.set_tracking_uri(self.uri)
             self.client = MlflowClient(self.uri)
             self.experiment = self._experiment()
@@ -120,7 +120,7 @@ class Registry:
 
     def versions(self) -> list[Version]:
         """Return all registered versions of the model, the newest first."""
-        with _reachable(self.uri):
+        with reachable(self.uri):
             found = self.client.search_model_versions(f"name = '{self.model}'")
             return sorted((_version(each) for each in found), key=lambda each: -int(each.number))
 
@@ -132,12 +132,12 @@ class Registry:
         return None
 
     def _finished(self, version: Version) -> bool:
-        with _reachable(self.uri):
+        with reachable(self.uri):
             return bool(self.client.get_run(version.run).info.status == RunStatus.to_string(RunStatus.FINISHED))
 
     def champion(self) -> Version | None:
         """Return the version with the champion alias; None when there is none."""
-        with _reachable(self.uri):
+        with reachable(self.uri):
             try:
                 return _version(self.client.get_model_version_by_alias(self.model, CHAMPION))
             except MlflowException as error:
@@ -147,7 +147,7 @@ class Registry:
 
     def tag(self, version: Version, name: str, value: str) -> None:
         """Set a tag of a version."""
-        with _reachable(self.uri):
+        with reachable(self.uri):
             self.client.set_model_version_tag(version.model, version.number, name, value)
 
     # -- artifacts ----------------------------------------------------------------------------------------------
@@ -165,13 +165,13 @@ class Registry:
 
     def predictor(self, version: Version) -> Predictor:
         """Return a version's model, for use in this process."""
-        with tempfile.TemporaryDirectory() as folder, _reachable(self.uri):
+        with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
             fetched = mlflow.artifacts.download_artifacts(f"{version.uri}/artifacts/model", dst_path=folder)
             return Predictor.load(fetched)
 
     @contextmanager
     def _artifact(self, version: Version, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder, _reachable(self.uri):
+        with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
             yield Path(self.client.download_artifacts(version.run, name, folder))
 
     # -- publishing ---------------------------------------------------------------------------------------------
@@ -188,10 +188,10 @@ class Registry:
         """
         results = json.loads((work / "results.json").read_text(encoding="utf-8"))
         predictor = Predictor.load(work / "model")
-        with _reachable(self.uri, _RESUME):
+        with reachable(self.uri, _RESUME):
             self._end_unfinished(tags[TRAINING_KEY])
             with mlflow.start_run(experiment_id=self.experiment, tags=dict(tags)) as run:
-                mlflow.log_params(_parameters(self.config))
+                mlflow.log_params(parameters(self.config))
                 self.client.log_batch(run.info.run_id, metrics=_metrics(results))
                 self._log_dataset(results)
                 for path in sorted(work.iterdir()):
@@ -273,7 +273,7 @@ class Registry:
     def appoint(self, version: Version) -> None:
         """Give a version the champion alias, and remember the one that had it."""
         champion = self.champion()
-        with _reachable(self.uri):
+        with reachable(self.uri):
             if champion is not None and champion.number != version.number:
                 history = [*self._history(), champion.number]
                 self.client.set_registered_model_tag(self.model, _HISTORY, json.dumps(history))
@@ -285,7 +285,7 @@ class Registry:
         Raises:
             UsageError: There was none before.
         """
-        with _reachable(self.uri):
+        with reachable(self.uri):
             history = self._history()
             if not history:
                 raise UsageError(f"{self.model} has no earlier champion.", "Use `smp promote VERSION`.")
@@ -377,9 +377,10 @@ def input_example(
 
 
 @contextmanager
-def _reachable(
+def reachable(
     uri: str, hint: str = "Start it, or set registry.tracking_uri; then run the same command again."
 ) -> Iterator[None]:
+    """Turn the failures of an MLflow store into one line, without the passwords of its address."""
     try:
         yield
     except _FAILURES as error:
@@ -407,7 +408,8 @@ def _requirements() -> list[str]:
     return [f"smp_features=={__version__}", *(f"{name}=={version(name)}" for name in _REQUIREMENTS)]
 
 
-def _parameters(config: Config) -> dict[str, str]:
+def parameters(config: Config) -> dict[str, str]:
+    """Return the configuration that decides features and models as MLflow's parameters, one per key."""
     kept = config.model_dump(mode="json", include={"models", "features", "training", "registry"})
     kept["registry"].pop("tracking_uri")  # may hold a password
     found: dict[str, str] = {}

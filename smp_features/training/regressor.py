@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -165,8 +166,10 @@ def _projections(
     for column in inputs.dims:
         there = np.flatnonzero(rows[f"has_{column}"])
         there = there[:: max(1, -(-len(there) // PCA_ROWS))]
-        sources = {column: (rows[column], config.pca_components)}
-        if adapted is not None:
+        sources: dict[str, tuple[NDArray[Any], int]] = {}
+        if column in inputs.raw:
+            sources[column] = (rows[column], config.pca_components)
+        if adapted is not None and column in inputs.adapted:
             sources[column + ADAPTED] = (adapted[column], config.adapted_components)
         for name, (vectors, most) in sources.items():
             kept = min(most, vectors.shape[1], len(there) - 1)

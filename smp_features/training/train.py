@@ -152,12 +152,12 @@ def _compute(
 ) -> None:
     with phases("export"):
         snapshot = snapshots.export(lakehouse, version, content)
-        fingerprints = _fingerprints(lakehouse, version)
+        fingerprints = fingerprints_of(lakehouse, version)
     with phases("read"):
         rows = snapshots.read(snapshot)
     inputs = inputs_of(config, snapshot)
     with phases("train"):
-        made = run_experiment(rows, inputs, config, lambda columns: _epochs(snapshot, rows, columns), fingerprints)
+        made = run_experiment(rows, inputs, config, lambda columns: epochs_of(snapshot, rows, columns), fingerprints)
     results = made.results | {
         "versions": {"training_set": snapshot.version},
         "snapshot": content,
@@ -176,7 +176,7 @@ def _compute(
         (work / COMPLETE).touch()
 
 
-def _epochs(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequence[str]) -> Epoch:
+def epochs_of(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequence[str]) -> Epoch:
     """Give the rows that petastorm read, and compare their ids with the snapshot's after every epoch."""
     chunk = {name: rows[name] for column in columns for name in (column, f"has_{column}")}
     positions = pd.RangeIndex(len(rows["row_id"])).to_numpy()
@@ -188,7 +188,12 @@ def _epochs(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequ
     return epoch
 
 
-def _fingerprints(lakehouse: Lakehouse, version: int) -> dict[str, str]:
+def fingerprints_of(lakehouse: Lakehouse, version: int) -> dict[str, str]:
+    """Return `*_extractor` to its one value in a version of the training set.
+
+    Raises:
+        StageError: It mixes extractors, or was made under other time rules than configured.
+    """
     table = lakehouse.read("training_set", version)
     found = table.agg(*(F.collect_set(name).alias(name) for name in (*EXTRACTORS, "time_rules"))).collect()[0]
     for name in EXTRACTORS:

@@ -145,7 +145,7 @@ def test_same_seed_gives_the_same_metrics_and_predictions(trained):
     snapshot = snapshots.load(Path(lake.lakehouse.folder("snapshots", recorded["snapshot"])))
     rows = snapshots.read(snapshot)
     inputs = inputs_of(lake.config, snapshot)
-    again = run_experiment(rows, inputs, lake.config, lambda names: trains._epochs(snapshot, rows, names), {})
+    again = run_experiment(rows, inputs, lake.config, lambda names: trains.epochs_of(snapshot, rows, names), {})
     assert again.results["scores"] == recorded["scores"]
     assert again.results["leave_out"] == recorded["leave_out"]
     assert np.array_equal(again.out_of_fold.sort_values("row_id")["predicted"], oof.sort_values("row_id")["predicted"])

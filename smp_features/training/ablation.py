@@ -1,0 +1,190 @@
+"""What each group of features is worth: left out one at a time, and added one after the other.
+
+`ablation.json`, as `run_ablation` returns it under `splits`, has for each split a list of cells:
+`{table, cell, columns, adapted, against, n, users, src, mae, bias, delta_src, delta_mae}`. `table` is `left out` or
+`added`; `columns` are those of `post_features` that the booster saw, `adapted` the vectors among them that went through
+an adapter; `src`, `mae`, `bias` and the paired differences `delta_…` to the cell named by `against` are
+`{value, low, high, level, excludes_zero}` (bootstrap over users), the differences null without such a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from smp_features.config import TrainingConfig
+from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PICTURE, columns_of
+from smp_features.progress import reporter
+from smp_features.training.adapter import Epoch
+from smp_features.training.adapter_weights import Floats
+from smp_features.training.metrics import Bootstrap
+from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions, one_sided_division, without
+from smp_features.training.predictor import Columns, Inputs, Use
+
+ALL = "all"
+METADATA = "metadata"
+MEDIAN = "median"
+TEXTS = ("text", "caption")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the table.
+
+    Attributes:
+        table: `left out`: all groups but one; `added`: one step more than the cell before.
+        name: Its row's heading.
+        inputs: What it sees; None predicts the median of its training labels.
+        against: The cell of the same table that it is compared with.
+    """
+
+    table: Literal["left out", "added"]
+    name: str
+    inputs: Inputs | None
+    against: str | None
+
+
+def cells(inputs: Inputs) -> list[Cell]:
+    """Return both tables for the columns that a configuration gives a model.
+
+    Groups without columns among them, and steps that would change nothing, are left away.
+    """
+    found = [Cell("left out", ALL, inputs, None)]
+    for group in (*GROUPS, PICTURE):
+        less = without(inputs, columns_of(group))
+        if less != inputs and less.columns:
+            found.append(Cell("left out", f"without {group}", less, ALL))
+    return [*found, *_steps(inputs)]
+
+
+def _steps(inputs: Inputs) -> list[Cell]:
+    def only(*groups: str, **uses: Use) -> Inputs:
+        """Return the columns of some groups, vectors as they are but for those of the groups named in `uses`."""
+        less = without(inputs, [feature.name for feature in FEATURES if feature.group not in groups])
+        as_they_are: dict[str, Use] = dict.fromkeys(less.dims, "raw")
+        changed = {column: use for group, use in uses.items() for column in columns_of(group) if column in less.dims}
+        return replace(less, uses=as_they_are | changed)
+
+    plain = tuple(group for group in GROUPS if group not in CONTENT_GROUPS)
+    inconsistency = (*plain, "similarity", "perplexity")
+    adapted_texts: dict[str, Use] = dict.fromkeys(TEXTS, "adapted")
+    steps = [
+        (METADATA, only(*plain)),
+        ("+ similarity", only(*plain, "similarity")),
+        ("+ perplexity", only(*inconsistency)),
+        ("+ image", only(*inconsistency, "image")),
+        ("+ text", only(*inconsistency, "image", *TEXTS)),
+        ("adapted image instead of raw", only(*inconsistency, "image", *TEXTS, image="adapted")),
+        ("adapted text instead of raw", only(*inconsistency, "image", *TEXTS, image="adapted", **adapted_texts)),
+        (ALL, inputs),
+    ]
+    found = [Cell("added", MEDIAN, None, None)]
+    for name, seen in steps:
+        if seen.columns and seen != found[-1].inputs:
+            found.append(Cell("added", name, seen, found[-1].name))
+    return found
+
+
+def run_ablation(
+    rows: Columns,
+    inputs: Inputs,
+    config: TrainingConfig,
+    epochs: Callable[[Sequence[str]], Epoch],
+    names: Sequence[str],
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Fit and score every cell on some splits.
+
+    Args:
+        rows: Columns of the snapshot.
+        inputs: Those a model sees.
+        config: Of adapter, booster, bootstrap and seed.
+        epochs: Makes the source of adapter epochs for some vector columns.
+        names: Splits.
+
+    Returns:
+        The results, as the module describes, and the predictions: `row_id`, `fold`, `actual`, and a column
+        `<split>/<table>/<cell>` each, null for rows not held out.
+
+    Raises:
+        StageError: The rows cannot be divided so.
+    """
+    length = len(rows["fold"])
+    fold, target = rows["fold"].astype(np.int64), rows["popularity"].astype(np.float64)
+    users = rows["user"].astype(np.int64)
+    divisions = {name: _divisions(name, rows, config.seed) for name in names}
+    held_out = {name: np.logical_or.reduce([each.held_out for each in found]) for name, found in divisions.items()}
+    every = [division for found in divisions.values() for division in found]
+    nest = Nest(rows, epochs, config)
+    table: dict[str, Any] = {"row_id": rows["row_id"], "fold": fold, "actual": target}
+    made: dict[str, dict[str, Floats]] = {}
+    todo = cells(inputs)
+    with reporter("ablate", len(todo)) as bar:
+        for cell in todo:
+            made[_identity(cell.inputs)] = made.get(_identity(cell.inputs)) or _predict(
+                nest, cell.inputs, divisions, every, target, length
+            )
+            bar.advance(1)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        kept = held_out[name]
+        drawn = Bootstrap(users[kept], config.bootstrap, config.seed)
+        results[name] = []
+        for cell in todo:
+            predicted = made[_identity(cell.inputs)][name][kept]
+            table[f"{name}/{cell.table}/{cell.name}"] = made[_identity(cell.inputs)][name]
+            scores = drawn.scores(target[kept], predicted)
+            entry = {
+                "table": cell.table,
+                "cell": cell.name,
+                "columns": [] if cell.inputs is None else list(cell.inputs.columns),
+                "adapted": [] if cell.inputs is None else list(cell.inputs.adapted),
+                "against": cell.against,
+                "n": int(kept.sum()),
+                "users": drawn.users,
+                **{measure: interval.as_json() for measure, interval in scores.items()},
+                "delta_src": None,
+                "delta_mae": None,
+            }
+            if cell.against is not None:
+                other = next(each for each in todo if (each.table, each.name) == (cell.table, cell.against))
+                change = drawn.differences(target[kept], predicted, made[_identity(other.inputs)][name][kept])
+                entry |= {f"delta_{measure}": interval.as_json() for measure, interval in change.items()}
+            results[name].append(entry)
+    return {"splits": results}, pd.DataFrame(table)
+
+
+def _divisions(name: str, rows: Columns, seed: int) -> list[Division]:
+    if name == "identity":
+        return identity_divisions(rows["fold"].astype(np.int64))
+    return [one_sided_division(name, rows, seed)[0]]
+
+
+def _predict(
+    nest: Nest,
+    inputs: Inputs | None,
+    divisions: Mapping[str, Sequence[Division]],
+    every: Sequence[Division],
+    target: Floats,
+    length: int,
+) -> dict[str, Floats]:
+    """Return a model's held-out predictions by split, NaN elsewhere."""
+    if inputs is None:
+        found = {}
+        for name, parts in divisions.items():
+            found[name] = np.full(length, np.nan)
+            for part in parts:
+                found[name][part.held_out] = np.median(target[part.train])
+        return found
+    nest.prepare(inputs, every)
+    return {name: cross_fit(nest, inputs, parts, length)[0] for name, parts in divisions.items()}
+
+
+def _identity(inputs: Inputs | None) -> str:
+    if inputs is None:
+        return MEDIAN
+    uses = {name: inputs.uses.get(name, "both") for name in inputs.dims}
+    return repr((inputs.numbers, tuple(inputs.vocabularies), sorted(uses.items())))
