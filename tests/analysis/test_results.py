@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from smp_features.analysis.results import champion_results, interval, score
+from smp_features.analysis.model_sections import ablation_section
+from smp_features.analysis.page import Table
+from smp_features.analysis.results import ablated, champion_results, interval, score
 from smp_features.config import load_config
 
 
@@ -25,6 +27,7 @@ def _results(src: float) -> dict[str, object]:
         "leave_out": [{"name": "picture", "delta_src": held, "delta_mae": held}],
         "importance": [{"feature": "title_embedding_pca_0", "group": "text", "gain": 4.0}],
         "external_used": True,
+        "snapshot": "rows of version 1",
     }
 
 
@@ -61,6 +64,32 @@ def test_the_champions_results_are_read_not_the_newest(two_versions):
     assert found.importance.to_dict() == {"title_embedding_pca_0": 4.0}
     assert found.group_of == {"title_embedding_pca_0": "text"}
     assert found.external_used
+    assert found.ablations == {}
+
+
+def _cell(table: str, name: str, src: float | None, against: str | None = None) -> dict[str, object]:
+    def held(value: float | None) -> dict[str, object]:
+        ends = (None, None) if value is None else (value - 0.1, value + 0.1)
+        return {"value": value, "low": ends[0], "high": ends[1], "level": 0.95, "excludes_zero": False}
+
+    change = None if against is None else held(-0.2)
+    return {
+        "table": table, "cell": name, "against": against, "n": 5, "users": 2, "src": held(src), "mae": held(1.5),
+        "bias": held(0.0), "delta_src": change, "delta_mae": change,
+    }  # fmt: skip
+
+
+def test_an_ablation_is_read_and_shown_with_its_verdicts():
+    cells = ablated(
+        [_cell("left out", "all", 0.5), _cell("left out", "without user", 0.3, "all"), _cell("added", "median", None)]
+    )
+    assert cells[0].src_change is None and math.isnan(cells[2].src.value)
+    assert cells[1].cells[-1] == "mixed"  # SRC fell, and MAE fell too
+    section = ablation_section({"identity": ("run-1", cells)})
+    shown = [block for block in section.blocks if isinstance(block, Table)]
+    assert [len(block.rows) for block in shown] == [1, 2]
+    assert "identity" in shown[0].caption and "run-1" in shown[0].caption
+    assert ablation_section({}).missing is not None
 
 
 def test_a_root_that_was_never_trained_on_has_no_results_and_gets_no_store(tmp_path):

@@ -142,5 +142,5 @@ def test_the_default_store_is_a_file_under_the_root(config):
 
 def test_secrets_of_a_tracking_uri_are_not_recorded():
     config = load_config(None, ["registry.tracking_uri=http://user:secret@host"])
-    assert "secret" not in json.dumps(registries._parameters(config))
+    assert "secret" not in json.dumps(registries.parameters(config))
     assert registries._public("http://user:secret@host/x") == "http://host/x"
