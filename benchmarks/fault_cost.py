@@ -18,6 +18,7 @@ from benchmarks.contents import name_of_source
 from benchmarks.lake import Lake
 from benchmarks.results import table
 from benchmarks.stand_in import computed_rows, make_posts, noted_rows, stand_ins
+from smp_features.runs import Summary
 
 MASTER = "local-cluster[2,1,1024]"
 SLOTS = 2
@@ -49,21 +50,29 @@ def _one_executor(bench: Bench, folder: Path) -> dict[str, Any]:
     posts = int(bench.minutes(MINUTES) * 60 * SLOTS / SECONDS_PER_ROW / len(EXTRACTORS))
     spark = {"master": MASTER, "driver_memory": "2g", "conf": {"spark.executor.memory": "768m"}}
     lakes: dict[str, Lake] = {}
+    log = folder / "log"
     for name in ("warm", "undisturbed", "killed"):
-        log = folder / f"{name}-log"
-        log.mkdir(parents=True)
         lakes[name] = Lake(folder / name, spark=spark, stand_ins=stand_ins(SECONDS_PER_ROW, log))
         count = min(200, posts) if name == "warm" else posts
         lakes[name].add(*make_posts(lakes[name].session, bench.work / "made", count))
-    lakes["warm"].extract(*EXTRACTORS)
-    summaries, seconds = lakes["undisturbed"].extract(*EXTRACTORS)
+
+    def extract(name: str) -> tuple[list[Summary], float]:
+        log.mkdir()
+        found = lakes[name].extract(*EXTRACTORS)
+        log.rename(folder / f"{name}-log")
+        return found
+
+    extract("warm")
+    summaries, seconds = extract("undisturbed")
     rows = sum(summary.computed for summary in summaries)
 
     kill: dict[str, Any] = {"executors_killed": 0}
-    killer = threading.Thread(target=_kill_at, args=(folder / "killed-log", rows // 2, kill), daemon=True)
+    killer = threading.Thread(target=_kill_at, args=(log, rows // 2, kill), daemon=True)
     killer.start()
-    again, seconds_again = lakes["killed"].extract(*EXTRACTORS)
+    again, seconds_again = extract("killed")
     killer.join(10)
+    if not kill["executors_killed"]:
+        raise SystemExit("No executor was killed, so there is nothing to measure.")
     found = differences(lakes["undisturbed"].lakehouse, lakes["killed"].lakehouse)
     lakes["warm"].close()
     runs = {}
@@ -92,7 +101,7 @@ def _one_executor(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def _kill_at(log: Path, rows: int, kill: dict[str, Any]) -> None:
     """Kill the executor that has computed longest, once this many inputs were computed."""
-    while (done := noted_rows(log)) < rows:
+    while (done := noted_rows(log) if log.exists() else 0) < rows:
         time.sleep(0.2)
     victim = min(executors_below(psutil.Process().pid), key=psutil.Process.create_time)
     victim.kill()

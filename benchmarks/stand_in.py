@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -68,18 +67,16 @@ class StandInModel:
 
     def __init__(self, extractor: StandIn) -> None:
         self._extractor = extractor
-        self._log: int | None = None
-        if extractor.log is not None:
-            path = Path(extractor.log) / f"{extractor.name}-{uuid.uuid4().hex}"
-            self._log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._file = f"{extractor.name}-{uuid.uuid4().hex}"
 
     def prepare(self, raw: bytes | str) -> tuple[bytes, float]:
         return hashlib.sha256(raw.encode() if isinstance(raw, str) else raw).digest(), 1.0
 
     def run(self, items: Sequence[bytes]) -> Columns:
         time.sleep(len(items) * self._extractor.seconds_per_row)
-        if self._log is not None:
-            os.write(self._log, b"".join(item.hex().encode() + b"\n" for item in items))
+        if self._extractor.log is not None:  # opened each time: a worker keeps its model, and the folder is moved away
+            with open(Path(self._extractor.log) / self._file, "ab") as file:
+                file.write(b"".join(item.hex().encode() + b"\n" for item in items))
         return self._extractor.columns(items)
 
 
