@@ -278,7 +278,10 @@ class Predictor:
             adapter = described["adapter"]
             return cls(
                 inputs=Inputs(
-                    tuple(described["numbers"]), described["dims"], described["vocabularies"], described["uses"]
+                    tuple(described["numbers"]),
+                    described["dims"],
+                    described["vocabularies"],
+                    described.get("uses", {}),  # models saved before there was a choice see both forms
                 ),
                 adapters=None
                 if adapter is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,3 +160,13 @@ def test_predictions_are_clipped_to_the_labels_seen(rows):
     far = {name: values.copy() for name, values in rows.items()}
     found = fitted.predict(far, None, None)
     assert found.min() >= rows["popularity"].min() and found.max() <= rows["popularity"].max()
+
+
+def test_a_model_saved_before_vectors_had_uses_still_predicts_the_same(model, rows, tmp_path):
+    model.save(tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    described = json.loads(path.read_text())
+    del described["uses"]
+    path.write_text(json.dumps(described))
+    loaded = Predictor.load(tmp_path / "model")
+    assert np.array_equal(loaded.predict_rows(rows), model.predict_rows(rows))
