@@ -32,7 +32,7 @@ def use_of_slots(folder: Path, slots: int, began: float, ended: float) -> dict[s
 
     Returns:
         Seconds of wall-clock: `before`, until the first task with a model began; `after`, from the end of the last one;
-        `between`, what is left of it, the sum of the four that follow. Of that, slot-seconds divided by slots: `model`,
+        `between`, what is left of it, the sum of the three that follow: slot-seconds divided by slots: `model`,
         tasks with a model; `small`, any other tasks; `empty`, no task.
     """
     tasks = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -183,12 +183,7 @@ def score_changes(changes: Mapping[str, tuple[Interval, Interval]]) -> Figure:
                 axes.plot([estimate.low, estimate.high], [row, row], color=BLUE, linewidth=2)
                 axes.scatter(estimate.value, row, s=36, color=BLUE if clear else "white", edgecolors=BLUE, zorder=3)
             axes.axvline(0, color=VERMILION, linewidth=1.2, linestyle="--")
-            axes.set_xlabel(label)
-            axes.set_title(title, fontweight="normal", fontsize=8.5)
-            axes.set_yticks(range(len(names)), [f"without {name}" for name in names])
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.margins(x=0.15)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            _label_rows(axes, [f"without {name}" for name in names], label, title)
         return figure
 
 
@@ -210,10 +205,15 @@ def score_steps(steps: Mapping[str, tuple[Interval, Interval]]) -> Figure:
             for row, value in shown:
                 axes.plot([value.low, value.high], [row, row], color=BLUE, linewidth=2, zorder=2)
                 axes.scatter(value.value, row, s=36, color=BLUE, zorder=3)
-            axes.set_xlabel(label)
-            axes.set_title(title, fontweight="normal", fontsize=8.5)
-            axes.set_yticks(range(len(names)), names)
-            axes.set_ylim(len(names) - 0.5, -0.5)
-            axes.margins(x=0.15)
-            axes.xaxis.set_major_locator(MaxNLocator(5))
+            _label_rows(axes, names, label, title)
         return figure
+
+
+def _label_rows(axes: Axes, names: Sequence[str], label: str, title: str) -> None:
+    """Label a panel with one row per name, the first on top."""
+    axes.set_xlabel(label)
+    axes.set_title(title, fontweight="normal", fontsize=8.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(5))

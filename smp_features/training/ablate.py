@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import tempfile
@@ -16,12 +15,12 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config
-from smp_features.tables import Lakehouse, canonical_json
+from smp_features.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 from smp_features.training.ablation import run_ablation
 from smp_features.training.experiment import inputs_of
 from smp_features.training.registry import Registry, parameters, reachable
-from smp_features.training.train import epochs_of, fingerprints_of, training_recipe
+from smp_features.training.train import epochs_of, fingerprints_of, hash_of, training_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +64,7 @@ def ablate(
     names = list(dict.fromkeys(splits or [config.training.split]))
     version = lakehouse.version("training_set")
     content = snapshots.content_key(lakehouse, version)
-    recipe = canonical_json([content, training_recipe(config), names])
-    key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
+    key = hash_of([content, training_recipe(config), names])
     if not force and (found := next(find(registry, ABLATION_KEY, key), None)) is not None:
         return found
     snapshot = snapshots.export(lakehouse, version, content)

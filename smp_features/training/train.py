@@ -56,13 +56,13 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
     version = lakehouse.version("training_set")
     with phases("registry"):
         registry = Registry(config)
-        inputs_key = _hash([_table_id(lakehouse), version, training_recipe(config)])
+        inputs_key = hash_of([_table_id(lakehouse), version, training_recipe(config)])
         found = None if force else registry.find(INPUTS_KEY, inputs_key)
     if found is not None:
         return _nothing_to_do(registry, found, version, phases)
     with phases("hash"):
         content = snapshots.content_key(lakehouse, version)
-        training_key = _hash([content, training_recipe(config)])
+        training_key = hash_of([content, training_recipe(config)])
     found = None if force else registry.find(TRAINING_KEY, training_key)
     if found is not None:
         registry.tag(found, INPUTS_KEY, inputs_key)
@@ -225,5 +225,6 @@ def _table_id(lakehouse: Lakehouse) -> str:
     return str(described["id"])
 
 
-def _hash(parts: Sequence[Any]) -> str:
+def hash_of(parts: Sequence[Any]) -> str:
+    """Return a key made of what decides a result: 32 hex digits."""
     return hashlib.sha256(canonical_json(list(parts)).encode()).hexdigest()[:32]
