@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("smp_features/__init__.py")
 # holds the one set that local runs use. Each upper bound has a reason: pyarrow 15 breaks petastorm, petastorm 0.13
 # loses rows without a word, numpy 2 does not load beside pyarrow 14, pandas 3 turns a missing string into "NaN".
 LIBRARY = [
+    "catboost>=1.2.5,<2",
     "huggingface_hub>=0.23",
     "Jinja2>=3.1",
     "lightgbm>=4,<5",
@@ -18,6 +19,7 @@ LIBRARY = [
     "mlflow>=3.1,<4",
     "numpy>=1.23,<2",
     "open_clip_torch>=3.0,<4",
+    "optuna>=3.6,<5",
     "pandas>=1.5.3,<3",
     "Pillow>=9.4",
     "psutil>=5.9",

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from smp_features.errors import ConfigError, nearest
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-SplitName = Literal["identity", "chronological", "later_unseen", "random_optimistic"]
+SplitName = Literal["identity", "chronological", "later_unseen", "rolling", "random_optimistic"]
+MemberName = Literal["lightgbm", "catboost", "metadata"]
 
 
 class _Frozen(BaseModel):
@@ -194,21 +195,32 @@ class AdapterConfig(_Frozen):
 
 
 class RegressorConfig(_Frozen):
-    """Gradient boosting by LightGBM over PCA vectors, adapter scores and scalar features.
+    """Gradient boosting over PCA vectors, adapter scores and scalar features.
 
     Attributes:
-        rounds: Most boosting rounds; early stopping on an inner split by user picks the number.
+        members: Boosters that are blended by their out-of-fold predictions: `lightgbm` and `catboost` on all columns,
+            `metadata`, which is LightGBM without any column made by a frozen model.
+        inner_folds: Folds of users, within the training rows, on which rounds and blend are chosen; null takes all
+            of them below 20,000 rows, else one.
+        rounds: Most boosting rounds; early stopping on the inner folds picks the number.
         learning_rate: Shrinkage.
         leaves: Leaves per tree.
         min_leaf_rows: Fewest rows in a leaf.
         feature_fraction: Share of features tried per tree.
         bagging_fraction: Share of rows per tree.
         l2: L2 regularisation of leaf values.
+        catboost_learning_rate: Shrinkage of CatBoost; rounds, shares, l2 and early stopping are common to both.
+        catboost_depth: Depth of CatBoost's trees.
         early_stopping: Rounds without improvement before stopping.
+        target_prior_rows: Each category's mean label, made from other folds, is drawn towards the overall mean as if by
+            so many rows; null leaves these columns out.
+        word_components: Most components of the SVD of hashed words by TF-IDF, fitted in the fold; 0 leaves them out.
         pca_components: Most components per raw vector, fitted in the fold.
         adapted_components: The same for adapted vectors, whose score is a feature of its own; 0 leaves them out.
     """
 
+    members: tuple[MemberName, ...] = Field(default=("lightgbm", "metadata"), min_length=1)
+    inner_folds: int | None = Field(default=None, ge=1)
     rounds: int = Field(default=2000, ge=1)
     learning_rate: float = Field(default=0.03, gt=0)
     leaves: int = Field(default=31, ge=2)
@@ -216,7 +228,11 @@ class RegressorConfig(_Frozen):
     feature_fraction: float = Field(default=0.6, gt=0, le=1)
     bagging_fraction: float = Field(default=0.8, gt=0, le=1)
     l2: float = Field(default=5.0, ge=0)
+    catboost_learning_rate: float = Field(default=0.05, gt=0)
+    catboost_depth: int = Field(default=6, ge=1, le=12)
     early_stopping: int = Field(default=100, ge=1)
+    target_prior_rows: float | None = Field(default=20.0, ge=0)
+    word_components: int = Field(default=16, ge=0)
     pca_components: int = Field(default=64, ge=1)
     adapted_components: int = Field(default=16, ge=0)
 
@@ -228,6 +244,8 @@ class TrainingConfig(_Frozen):
         split: The validation split whose scores head the report.
         folds: Folds of the identity-isolated cross-validation.
         bootstrap: Resamples of users behind every interval.
+        history_blank_share: Share of training users whose history is blanked, so that boosters learn what to do
+            without: most posts of the challenge's test are of users never seen.
         leave_out: Feature groups (or sets, such as `picture`) whose absence is measured by a paired bootstrap.
         adapter: The adapter.
         regressor: The booster.
@@ -237,6 +255,7 @@ class TrainingConfig(_Frozen):
     split: SplitName = "identity"
     folds: int = Field(default=5, ge=3)
     bootstrap: int = Field(default=1000, ge=100)
+    history_blank_share: float = Field(default=0.5, ge=0, le=1)
     leave_out: tuple[str, ...] = ("picture", "user")
     adapter: AdapterConfig = AdapterConfig()
     regressor: RegressorConfig = RegressorConfig()

@@ -321,6 +321,7 @@ TRAINING_SET = TableSpec(
         Column("uid", "string", "the user", required=True),
         Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
         Column("popularity", "double", "the label, log2(views + 1)", required=True),
+        Column("label_known_at", "timestamp", "when the label could be known (UTC)", required=True),
         Column("fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True),
         *(
             Column(
@@ -339,7 +340,7 @@ TRAINING_SET = TableSpec(
         *_FINGERPRINTS,
         Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
         Column("features_key", "string", "of the row of `post_features` this was made from", required=True),
-        Column("row_hash", "string", "hash of features_key, label and fold", required=True),
+        Column("row_hash", "string", "hash of features_key, label, when it was known, and fold", required=True),
     ),
     ("pid",),
     constraints={"popularity_is_finite": "NOT isnan(popularity)"},

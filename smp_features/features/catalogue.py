@@ -8,7 +8,10 @@ from typing import Literal
 
 from smp_features.errors import ConfigError, nearest
 
-Kind = Literal["number", "category", "vector"]
+Kind = Literal["number", "category", "buckets", "vector"]
+
+BUCKETS = 1024
+"""Words are hashed into so many buckets."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Feature:
     Attributes:
         name: The column.
         group: The feature group it is switched with.
-        kind: `number` (double), `category` (string, encoded inside the fold) or `vector` (array<float>).
+        kind: `number` (double), `category` (string, encoded inside the fold), `buckets` (array<bigint>, a hash per
+            word) or `vector` (array<float>).
         comment: Meaning, unit, range, and what null means.
         picture: The column depends on the image, directly or through its caption.
     """
@@ -32,7 +36,9 @@ class Feature:
     @property
     def sql_type(self) -> str:
         """Spark SQL type of the column."""
-        return {"number": "double", "category": "string", "vector": "array<float>"}[self.kind]
+        return {"number": "double", "category": "string", "buckets": "array<bigint>", "vector": "array<float>"}[
+            self.kind
+        ]
 
 
 def _numbers(group: str, picture: bool = False, **comments: str) -> list[Feature]:
@@ -72,8 +78,17 @@ FEATURES: tuple[Feature, ...] = (
         title_non_ascii_share="non-ASCII characters per character, 0..1; 0 if empty",
         title_hashtag_count="words that start with #",
         title_has_link="1 if the title holds a URL, else 0",
+    ),
+    *_numbers(
+        "tags",
         tag_count="space-separated tags",
         tag_char_count="characters over all tags",
+    ),
+    Feature(
+        "tag_buckets",
+        "tags",
+        "buckets",
+        f"CRC-32 of each lower-cased tag modulo {BUCKETS}, in the order of the tags; empty without tags",
     ),
     *_numbers(
         "time",

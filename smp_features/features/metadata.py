@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+
+from smp_features.features.catalogue import BUCKETS
 
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space, spelled out: neither `\\s` nor `str.split` means the same set in Python and Java."""
@@ -23,6 +26,9 @@ NOT_SPACE = f"[^{WHITE_SPACE}]"
 NON_ASCII = r"[^\x00-\x7f]"
 HASHTAG = f"(?<!{NOT_SPACE})#[^#{WHITE_SPACE}]"
 LINK = f"(?<![A-Za-z0-9])(?:[Hh][Tt][Tt][Pp][Ss]?://|[Ww][Ww][Ww][.]){NOT_SPACE}"
+
+MOST_WORDS = 75
+"""Words of a post whose buckets a model reads: Flickr lets a photo have so many tags."""
 
 MICROS_PER_HOUR = 3_600_000_000
 MICROS_PER_DAY = 86_400_000_000
@@ -53,14 +59,18 @@ def title_statistics(title: str) -> dict[str, float]:
     }
 
 
-def tag_statistics(tags: str) -> dict[str, float]:
-    """Return the number of space-separated tags and of the characters in them.
+def tag_statistics(tags: str) -> dict[str, float | list[int]]:
+    """Return the number of space-separated tags, of the characters in them, and the bucket of each tag.
 
     Args:
         tags: Space-separated tags, '' if none.
     """
     words = re.findall(WORD, tags)
-    return {"tag_count": float(len(words)), "tag_char_count": float(sum(map(len, words)))}
+    return {
+        "tag_count": float(len(words)),
+        "tag_char_count": float(sum(map(len, words))),
+        "tag_buckets": [zlib.crc32(word.lower().encode()) % BUCKETS for word in words],
+    }
 
 
 def time_parts(event_ts: datetime) -> dict[str, float]:
@@ -126,7 +136,12 @@ def title_columns(title: str = "title") -> dict[str, Column]:
 
 def tag_columns(tags: str = "tags") -> dict[str, Column]:
     """Return `tag_statistics` of a string column as expressions."""
-    return {"tag_count": _count(tags, WORD), "tag_char_count": _count(tags, NOT_SPACE)}
+    words = F.filter(F.split(F.lower(tags), f"[{WHITE_SPACE}]+"), lambda word: word != "")
+    return {
+        "tag_count": _count(tags, WORD),
+        "tag_char_count": _count(tags, NOT_SPACE),
+        "tag_buckets": F.transform(words, lambda word: F.crc32(word) % BUCKETS),
+    }
 
 
 def time_columns(event_ts: str = "event_ts") -> dict[str, Column]:

@@ -22,7 +22,7 @@ from smp_features.tables import Lakehouse, row_hash
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised whenever this package computes a feature differently; every row is then recomputed once."""
 
 CONTENT_TABLES = ("captions", "image_embeddings", "text_embeddings", "perplexities")

@@ -122,8 +122,9 @@ def training_rows(joined: DataFrame, config: Config, dimensions: dict[str, int])
             if name != "row_hash"
         )
     )
+    known_at = F.unix_micros("label_known_at").alias("label_known_at")
     lengths = [F.lit(dimensions[name]).alias(name) for name in VECTORS]
-    return made.withColumn("row_hash", row_hash(["features_key", "popularity", "fold", *lengths]))
+    return made.withColumn("row_hash", row_hash(["features_key", "popularity", known_at, "fold", *lengths]))
 
 
 def _checked(joined: DataFrame, recipe: Recipe) -> Row:

@@ -21,9 +21,9 @@ from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PI
 from smp_features.progress import reporter
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
+from smp_features.training.inputs import Columns, Inputs, Use
 from smp_features.training.metrics import Bootstrap
-from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions, one_sided_division, without
-from smp_features.training.predictor import Columns, Inputs, Use
+from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, held_out_of
 
 ALL = "all"
 METADATA = "metadata"
@@ -55,7 +55,7 @@ def cells(inputs: Inputs) -> list[Cell]:
     """
     found = [Cell("left out", ALL, inputs, None)]
     for group in (*GROUPS, PICTURE):
-        less = without(inputs, columns_of(group))
+        less = inputs.without(columns_of(group))
         if less != inputs and less.columns:
             found.append(Cell("left out", f"without {group}", less, ALL))
     return [*found, *_steps(inputs)]
@@ -64,7 +64,7 @@ def cells(inputs: Inputs) -> list[Cell]:
 def _steps(inputs: Inputs) -> list[Cell]:
     def only(*groups: str, **uses: Use) -> Inputs:
         """Return the columns of some groups, vectors as they are but for those of the groups named in `uses`."""
-        less = without(inputs, [feature.name for feature in FEATURES if feature.group not in groups])
+        less = inputs.without([feature.name for feature in FEATURES if feature.group not in groups])
         as_they_are: dict[str, Use] = dict.fromkeys(less.dims, "raw")
         changed = {column: use for group, use in uses.items() for column in columns_of(group) if column in less.dims}
         return replace(less, uses=as_they_are | changed)
@@ -115,8 +115,8 @@ def run_ablation(
     length = len(rows["fold"])
     fold, target = rows["fold"].astype(np.int64), rows["popularity"].astype(np.float64)
     users = rows["user"].astype(np.int64)
-    divisions = {name: _divisions(name, rows, config.seed) for name in names}
-    held_out = {name: np.logical_or.reduce([each.held_out for each in found]) for name, found in divisions.items()}
+    divisions = {name: divisions_of(name, rows, config.seed) for name in names}
+    held_out = {name: held_out_of(found) for name, found in divisions.items()}
     every = [division for found in divisions.values() for division in found]
     nest = Nest(rows, epochs, config)
     table: dict[str, Any] = {"row_id": rows["row_id"], "fold": fold, "actual": target}
@@ -157,12 +157,6 @@ def run_ablation(
     return {"splits": results}, pd.DataFrame(table)
 
 
-def _divisions(name: str, rows: Columns, seed: int) -> list[Division]:
-    if name == "identity":
-        return identity_divisions(rows["fold"].astype(np.int64))
-    return [one_sided_division(name, rows, seed)[0]]
-
-
 def _predict(
     nest: Nest,
     inputs: Inputs | None,
@@ -187,4 +181,4 @@ def _identity(inputs: Inputs | None) -> str:
     if inputs is None:
         return MEDIAN
     uses = {name: inputs.uses.get(name, "both") for name in inputs.dims}
-    return repr((inputs.numbers, tuple(inputs.vocabularies), sorted(uses.items())))
+    return repr((inputs.numbers, tuple(inputs.vocabularies), tuple(inputs.buckets), sorted(uses.items())))

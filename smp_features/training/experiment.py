@@ -8,10 +8,11 @@
   `{value, low, high, level, excludes_zero}` (bootstrap over users); split: `identity`, `chronological`,
   `later_unseen`, `random_optimistic` or `gate`; model: `model`, `adapter only`, `metadata only` or `median`;
   segment: `all`, `seen users` or `unseen users`
-- `folds`: `[{fold, n, src, mae, bias, rounds}]` of split `identity`
+- `folds`: `[{fold, n, src, mae, bias, members}]` of split `identity`; `members`: booster to `{weight, rounds}`
 - `intervals`: `[{low, high, n, mae, bias}]` by popularity, split `identity`; `high` is null for the merged tail
 - `leave_out`: `[{name, columns, src, mae, delta_src, delta_mae}]`; deltas are without the group minus with it
-- `importance`: `[{feature, group, gain}]` of the final booster, largest first
+- `members`: those of the final model
+- `importance`: `[{feature, group, gain}]` of the final model, shares of the gain, largest first
 - `adapter`: `{form, ratios, count, train_loss, held_out_loss}`, losses by epoch; null without vectors
 - `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
 - `versions`: table to Delta version; `snapshot`; `training_key`
@@ -30,22 +31,26 @@ from numpy.typing import NDArray
 
 from smp_features.config import Config
 from smp_features.errors import StageError
-from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, columns_of, selected
+from smp_features.features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
 from smp_features.training import splits
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
+from smp_features.training.encoders import source_of
+from smp_features.training.inputs import Columns, Inputs
 from smp_features.training.metrics import Bootstrap, by_interval, finite, points
 from smp_features.training.nested import (
     Division,
     Fitted,
     Nest,
     cross_fit,
+    divisions_of,
+    held_out_of,
     identity_divisions,
-    one_sided_division,
-    without,
+    seen_of,
 )
-from smp_features.training.predictor import Columns, Inputs, Predictor
+from smp_features.training.predictor import Predictor
+from smp_features.training.regressor import Regressor
 from smp_features.training.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -79,6 +84,7 @@ def inputs_of(config: Config, snapshot: Snapshot, leave_out: Sequence[str] = ())
         numbers=tuple(feature.name for feature in features if feature.kind == "number"),
         dims={feature.name: snapshot.dims[feature.name] for feature in features if feature.kind == "vector"},
         vocabularies={f.name: snapshot.vocabularies[f.name] for f in features if f.kind == "category"},
+        buckets={f.name: BUCKETS for f in features if f.kind == "buckets"},
     )
 
 
@@ -102,28 +108,27 @@ def run_experiment(
         StageError: Too few users or labels to validate on.
     """
     work = _Work(rows, inputs, config, epochs)
-    left_out = {name: without(inputs, columns_of(name)) for name in config.training.leave_out}
+    left_out = {name: inputs.without(columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
     with reporter("train", 6 + len(left_out)) as bar:
-        work.nest.prepare(inputs, [*work.folds, work.final, *work.later.values()])
+        work.nest.prepare(inputs, [*work.folds, work.final, *(each for found in work.later.values() for each in found)])
         bar.advance(1)
         pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
         work.identity(pooled, fitted)
         bar.advance(1)
-        metadata = without(inputs, [f.name for f in FEATURES if f.group in CONTENT_GROUPS])
+        metadata = inputs.without([f.name for f in FEATURES if f.group in CONTENT_GROUPS])
         if metadata.columns:
             work.table["metadata_only"], _ = cross_fit(work.nest, metadata, work.folds, work.length)
             work.add_score("identity", "metadata only", "all", work.trained, work.table["metadata_only"])
         bar.advance(1)
         for name in work.later:
-            work.one_sided(name, metadata)
+            work.later_rows(name, metadata)
         bar.advance(1)
         changes = []
         for name, less in left_out.items():
             changes.append(work.left_out(name, less, pooled))
             bar.advance(1)
-        rounds = round(float(np.median([each.regressor.rounds for each in fitted])))
-        last = work.nest.fit(inputs, work.final, rounds)
+        last = work.nest.fit(inputs, work.final)
         predictor = work.nest.predictor(inputs, work.final, last, fingerprints)
         gate = work.gate(predictor)
         bar.advance(2)
@@ -137,11 +142,12 @@ def run_experiment(
         "folds": [
             {"fold": int(number)}
             | _plain(points(work.target[d.held_out], each.predictions))
-            | {"rounds": each.regressor.rounds}
+            | {"members": _members(each.regressor)}
             for number, (d, each) in enumerate(zip(work.folds, fitted, strict=True))
         ],
         "intervals": by_interval(work.target[work.trained], pooled[work.trained]),
         "leave_out": changes,
+        "members": _members(last.regressor),
         "importance": _importance(last.regressor.importance()),
         "adapter": work.adapter_description(predictor),
         "external_used": work.external_used(),
@@ -173,7 +179,11 @@ class _Work:
         self.nest = Nest(rows, epochs, config.training)
         self.folds = identity_divisions(self.fold)
         self.final = Division("the final model", self.trained, self.fold == splits.GATE_FOLD)
-        self.later, self.seen = self._later()
+        names: dict[str, None] = dict.fromkeys(
+            ("chronological", str(config.training.split))
+        )  # by time always, another one if it heads
+        names.pop("identity", None)
+        self.later = {name: divisions_of(name, rows, config.training.seed) for name in names}
         self.scores: list[dict[str, Any]] = []
         self.table: dict[str, NDArray[Any]] = {"row_id": rows["row_id"], "fold": self.fold, "actual": self.target}
         self.results: dict[str, Any] = {
@@ -190,15 +200,6 @@ class _Work:
             },
         }
 
-    def _later(self) -> tuple[dict[str, Division], dict[str, NDArray[np.bool_]]]:
-        """Divisions with one held-out side, and who is seen in training: by time always, another one if it heads."""
-        names = dict.fromkeys(("chronological", self.config.training.split))
-        names.pop("identity", None)
-        made = {name: one_sided_division(name, self.rows, self.config.training.seed) for name in names}
-        return {name: division for name, (division, _) in made.items()}, {
-            name: seen for name, (_, seen) in made.items()
-        }
-
     def identity(self, pooled: Floats, fitted: Sequence[Fitted]) -> None:
         """Score the cross-validation, its adapters alone, and the median of each fold's training labels."""
         median = np.full(self.length, np.nan)
@@ -213,23 +214,23 @@ class _Work:
             self.add_score("identity", "adapter only", "all", self.trained, alone)
         self.add_score("identity", "median", "all", self.trained, median)
 
-    def one_sided(self, name: str, metadata: Inputs) -> None:
-        """Score a division with one held-out side, seen and unseen users apart."""
-        division = self.later[name]
-        predicted = np.full(self.length, np.nan)
-        predicted[division.held_out] = self.nest.fit(self.inputs, division).predictions
+    def later_rows(self, name: str, metadata: Inputs) -> None:
+        """Score a split by time (or at random), seen and unseen users apart."""
+        divisions = self.later[name]
+        rows, seen = held_out_of(divisions), seen_of(divisions, self.users)
+        predicted, _ = cross_fit(self.nest, self.inputs, divisions, self.length)
         self.table[name] = predicted
-        self.add_score(name, "model", "all", division.held_out, predicted)
-        seen = self.seen[name]
-        for segment, rows in (("seen users", division.held_out & seen), ("unseen users", division.held_out & ~seen)):
-            if rows.any():
-                self.add_score(name, "model", segment, rows, predicted)
+        self.add_score(name, "model", "all", rows, predicted)
+        for segment, part in (("seen users", seen), ("unseen users", rows & ~seen)):
+            if part.any():
+                self.add_score(name, "model", segment, part, predicted)
         if metadata.columns:
-            plain = np.full(self.length, np.nan)
-            plain[division.held_out] = self.nest.fit(metadata, division).predictions
-            self.add_score(name, "metadata only", "all", division.held_out, plain)
-        median = np.full(self.length, np.median(self.target[division.train]))
-        self.add_score(name, "median", "all", division.held_out, median)
+            plain, _ = cross_fit(self.nest, metadata, divisions, self.length)
+            self.add_score(name, "metadata only", "all", rows, plain)
+        median = np.full(self.length, np.nan)
+        for division in divisions:
+            median[division.held_out] = np.median(self.target[division.train])
+        self.add_score(name, "median", "all", rows, median)
 
     def left_out(self, name: str, less: Inputs, pooled: Floats) -> dict[str, Any]:
         """Cross-validate without a group; return its scores and the paired differences."""
@@ -297,14 +298,15 @@ class _Work:
 
 
 def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
-    group_of = {feature.name: feature.group for feature in FEATURES}
-    found = []
-    for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0])):
-        # `has_place` is a feature of its own; `has_image_embedding` and the like belong to their vector.
-        source = name if name in group_of else name.removeprefix("has_").partition("_pca_")[0].removesuffix("_adapted")
-        group = "adapter" if name == "adapter_score" else group_of[source]
-        found.append({"feature": name, "group": group, "gain": float(gain)})
-    return found
+    group_of = {feature.name: feature.group for feature in FEATURES} | {"adapter_score": "adapter"}
+    return [
+        {"feature": name, "group": group_of[source_of(name)], "gain": float(gain)}
+        for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _members(regressor: Regressor) -> dict[str, dict[str, float]]:
+    return {member.name: {"weight": member.weight, "rounds": member.rounds} for member in regressor.members}
 
 
 def _plain(values: Mapping[str, float | bool]) -> dict[str, Any]:

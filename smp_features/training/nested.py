@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,10 @@ from smp_features.errors import StageError
 from smp_features.training import regressor, splits
 from smp_features.training.adapter import Curve, Epoch, train_adapters
 from smp_features.training.adapter_weights import Adapters, Floats, Rows
-from smp_features.training.predictor import BLOCK, Columns, Inputs, Predictor
+from smp_features.training.boosters import threads
+from smp_features.training.history import HISTORY, known_labels, users_without_history
+from smp_features.training.inputs import Columns, Inputs
+from smp_features.training.predictor import BLOCK, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +34,13 @@ class Division:
         name: Such as `fold 3`.
         train: (n,) rows to fit on.
         held_out: (n,) rows to predict, of no influence on the fit.
+        isolated: Held-out users count as never seen: their rows have no history.
     """
 
     name: str
     train: Mask
     held_out: Mask
+    isolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class Nest:
         self._config = config
         self._fold = rows["fold"].astype(np.int64)
         self._target = rows["popularity"].astype(np.float64)
+        self._history = tuple(name for name in HISTORY if name in rows)
+        self._unknown = users_without_history(rows["user"], config.history_blank_share, config.seed)
+        self._history = tuple(name for name in HISTORY if name in rows)
+        self._unknown = users_without_history(rows["user"], config.history_blank_share, config.seed)
         self._banks: dict[tuple[str, ...], tuple[Adapters, dict[bytes, int]]] = {}
         self.curves: dict[tuple[str, ...], Curve] = {}
 
@@ -97,38 +106,33 @@ class Nest:
         self._banks[columns] = (adapters, {key: number for number, key in enumerate(wanted)})
         self.curves[columns] = curve
 
-    def fit(self, inputs: Inputs, division: Division, rounds: int | None = None) -> Fitted:
-        """Fit a division's booster and predict its held-out rows.
-
-        Args:
-            inputs: The columns to use.
-            division: Who is fitted on and who is predicted.
-            rounds: Boosting rounds; None chooses them by early stopping on one fold of the training rows.
-        """
+    def fit(self, inputs: Inputs, division: Division) -> Fitted:
+        """Fit a division's boosters and predict its held-out rows."""
         self.prepare(inputs, [division])
-        train, held_out = np.flatnonzero(division.train), np.flatnonzero(division.held_out)
+        train = np.flatnonzero(division.train)
         adapted, score = self._out_of_fold(inputs, division, train)
-        folds = np.unique(self._fold[train])
         fitted = regressor.fit(
             inputs,
-            self._take(train),
+            self._learning(train),
             adapted,
             score,
             self._target[train],
-            self._fold[train] == folds[0] if rounds is None else None,
+            self._fold[train],
             self._config.regressor,
             self._config.seed,
-            rounds,
         )
-        predictions, scores = self._predict(fitted, self.adapters(inputs, division), held_out)
+        predictions, scores = self._predict(fitted, self.adapters(inputs, division), division)
         return Fitted(fitted, predictions, scores)
 
     def _predict(
-        self, fitted: regressor.Regressor, adapters: Adapters | None, where: NDArray[np.int64]
+        self, fitted: regressor.Regressor, adapters: Adapters | None, division: Division
     ) -> tuple[Floats, Floats | None]:
+        where = np.flatnonzero(division.held_out)
+        history = self._held_out_history(division, where)
         predictions, scores = np.empty(len(where)), np.empty(len(where))
         for start in range(0, len(where), BLOCK):
-            block = self._take(where[start : start + BLOCK])
+            block = dict(self._take(where[start : start + BLOCK]))
+            block |= {name: values[start : start + BLOCK] for name, values in history.items()}
             adapted, score = adapters.mean_forward(block) if adapters is not None else (None, None)
             predictions[start : start + BLOCK] = fitted.predict(block, adapted, score)
             scores[start : start + BLOCK] = np.nan if score is None else score
@@ -145,10 +149,7 @@ class Nest:
         self, inputs: Inputs, division: Division, fitted: Fitted, fingerprints: Mapping[str, str]
     ) -> Predictor:
         """Return the model of a division, for serving."""
-        made = fitted.regressor
-        return Predictor(
-            inputs, self.adapters(inputs, division), made.projections, made.booster, made.low, made.high, fingerprints
-        )
+        return Predictor(self.adapters(inputs, division), fitted.regressor, fingerprints)
 
     def _members(self, division: Division) -> list[tuple[int, Mask]]:
         folds = np.unique(self._fold[division.train])
@@ -178,48 +179,71 @@ class Nest:
     def _take(self, where: NDArray[np.int64]) -> Rows:
         return {name: values[where] for name, values in self._rows.items()}
 
+    def _learning(self, where: NDArray[np.int64]) -> Rows:
+        """Return rows to fit on: some users' history is taken away, so that boosters learn what to do without."""
+        blank = {name: np.where(self._unknown[where], np.nan, self._rows[name][where]) for name in self._history}
+        return {**self._take(where), **blank}
 
-def without(inputs: Inputs, columns: Sequence[str]) -> Inputs:
-    """Return inputs less some columns."""
-    return replace(
-        inputs,
-        numbers=tuple(name for name in inputs.numbers if name not in columns),
-        dims={name: width for name, width in inputs.dims.items() if name not in columns},
-        vocabularies={name: values for name, values in inputs.vocabularies.items() if name not in columns},
-    )
+    def _held_out_history(self, division: Division, where: NDArray[np.int64]) -> dict[str, Floats]:
+        """Return the history of rows to predict, such that no held-out label is in it."""
+        if not self._history:
+            return {}
+        if division.isolated:
+            return {name: np.full(len(where), np.nan) for name in self._history}
+        return known_labels(self._rows, division.train, where)
 
 
 def identity_divisions(fold: NDArray[np.int64]) -> list[Division]:
     """Return one division per identity-isolated fold; gate rows are on neither side."""
     return [
-        Division(f"fold {number}", (fold >= 0) & (fold != number), fold == number)
+        Division(f"fold {number}", (fold >= 0) & (fold != number), fold == number, isolated=True)
         for number in np.unique(fold[fold >= 0])
     ]
 
 
-def one_sided_division(name: str, rows: Columns, seed: int) -> tuple[Division, Mask]:
-    """Return a division with one held-out side, gate rows on neither, and which rows' users are trained on.
+def divisions_of(name: str, rows: Columns, seed: int) -> list[Division]:
+    """Return the divisions of a split; gate rows are on neither side of any.
 
     Args:
-        name: `chronological`, `later_unseen` or `random_optimistic`.
+        name: `identity`, `chronological`, `later_unseen`, `rolling` or `random_optimistic`.
         rows: Columns of the training set.
         seed: Decides what is decided at random.
 
     Raises:
         StageError: The rows cannot be divided so.
     """
-    where = np.flatnonzero(rows["fold"].astype(np.int64) >= 0)
-    users = rows["user"][where].astype(np.int64).tolist()
-    if name == "random_optimistic":
-        split = splits.random_optimistic(rows["row_id"][where].tolist(), users, seed)
+    fold = rows["fold"].astype(np.int64)
+    if name == "identity":
+        return identity_divisions(fold)
+    where = np.flatnonzero(fold >= 0)
+    users, times = rows["user"][where].astype(np.int64).tolist(), rows["event_time"][where]
+    if name == "rolling":
+        found = {f"year {year}": split for year, split in splits.rolling(times.astype(np.float64), users).items()}
+    elif name == "random_optimistic":
+        found = {name: splits.random_optimistic(rows["row_id"][where].tolist(), users, seed)}
+    elif name == "later_unseen":
+        found = {name: splits.later_unseen(times.tolist(), users, seed)}
     else:
-        times = rows["event_time"][where].tolist()
-        split = (
-            splits.chronological(times, users) if name == "chronological" else splits.later_unseen(times, users, seed)
-        )
-    whole = np.zeros((3, len(rows["fold"])), dtype=bool)
-    whole[:, where] = split.train, split.held_out, split.seen
-    return Division(name, whole[0], whole[1]), whole[2]
+        found = {name: splits.chronological(times.tolist(), users)}
+    made = []
+    for label, split in found.items():
+        whole = np.zeros((2, len(fold)), dtype=bool)
+        whole[:, where] = split.train, split.held_out
+        made.append(Division(label, whole[0], whole[1]))
+    return made
+
+
+def held_out_of(divisions: Sequence[Division]) -> Mask:
+    """Return the rows that any of some divisions holds out."""
+    return np.asarray(np.logical_or.reduce([division.held_out for division in divisions]))
+
+
+def seen_of(divisions: Sequence[Division], users: NDArray[np.int64]) -> Mask:
+    """Return the rows held out whose user has rows to train on in the same division."""
+    seen = np.zeros(len(users), dtype=bool)
+    for division in divisions:
+        seen |= division.held_out & np.isin(users, users[division.train])
+    return seen
 
 
 def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length: int) -> tuple[Floats, list[Fitted]]:
@@ -227,7 +251,7 @@ def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length:
     nest.prepare(inputs, divisions)
     cores = os.cpu_count() or 1
     # Small fits take one thread each, so they run side by side; large ones have all cores to themselves.
-    with ThreadPoolExecutor(cores if regressor.threads(length) == 1 else 1) as pool:
+    with ThreadPoolExecutor(cores if threads(length) == 1 else 1) as pool:
         found = list(pool.map(lambda division: nest.fit(inputs, division), divisions))
     pooled = np.full(length, np.nan)
     for division, fitted in zip(divisions, found, strict=True):

@@ -43,8 +43,10 @@ from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
+from smp_features.training.boosters import KINDS
+from smp_features.training.inputs import Inputs
 from smp_features.training.metrics import Bootstrap
-from smp_features.training.predictor import EXTRACTORS, Inputs, Predictor
+from smp_features.training.predictor import EXTRACTORS, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ INPUTS_KEY = "inputs_key"
 DECISION = "decision"
 _HISTORY = "champion_history"
 _FAILURES = (MlflowException, SQLAlchemyError, OSError)
-_REQUIREMENTS = ("lightgbm", "mlflow", "numpy", "pandas", "safetensors")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 _RESUME = "What was computed is kept; run `smp train` again when the server is reachable, and it goes on from there."
 
 
@@ -204,7 +206,7 @@ class Registry:
                     artifacts={"model": str(work / "model")},
                     signature=signature(predictor),
                     input_example=pd.read_parquet(work / "input_example.parquet"),
-                    pip_requirements=_requirements(),
+                    pip_requirements=_requirements(predictor),
                 )
             self._create_model()
             made = self.client.create_model_version(
@@ -357,6 +359,7 @@ def signature(predictor: Predictor) -> ModelSignature:
     """Return the columns a model reads; all but the fingerprints may be null. Vectors are Array(double)."""
     inputs = [ColSpec(DataType.double, name, required=False) for name in predictor.inputs.numbers]
     inputs += [ColSpec(DataType.string, name, required=False) for name in predictor.inputs.vocabularies]
+    inputs += [ColSpec(Array(DataType.long), name, required=False) for name in predictor.inputs.buckets]
     inputs += [ColSpec(Array(DataType.double), name, required=False) for name in predictor.inputs.dims]
     inputs += [ColSpec(DataType.string, name) for name in EXTRACTORS]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
@@ -369,6 +372,8 @@ def input_example(
     columns: dict[str, Any] = {name: np.asarray(rows[name][:count], dtype=np.float64) for name in inputs.numbers}
     for name, values in inputs.vocabularies.items():
         columns[name] = [values[code] if code >= 0 else None for code in rows[name][:count]]
+    for name in inputs.buckets:
+        columns[name] = [[int(bucket) for bucket in buckets if bucket >= 0] for buckets in rows[name][:count]]
     for name in inputs.dims:
         there = rows[f"has_{name}"][:count]
         columns[name] = [list(map(float, v)) if has else None for v, has in zip(rows[name][:count], there, strict=True)]
@@ -402,10 +407,11 @@ def _version(found: Any) -> Version:
     return Version(str(found.name), str(found.version), str(found.run_id), dict(found.tags))
 
 
-def _requirements() -> list[str]:
+def _requirements(predictor: Predictor) -> list[str]:
     from importlib.metadata import version
 
-    return [f"smp_features=={__version__}", *(f"{name}=={version(name)}" for name in _REQUIREMENTS)]
+    needed = dict.fromkeys([*_REQUIREMENTS, *(KINDS[member.name].library for member in predictor.regressor.members)])
+    return [f"smp_features=={__version__}", *(f"{name}=={version(name)}" for name in needed)]
 
 
 def parameters(config: Config) -> dict[str, str]:
@@ -439,7 +445,9 @@ def _metrics(results: Mapping[str, Any]) -> list[Metric]:
                 (f"{prefix}_{measure}_high", entry[measure]["high"], 0),
             ]
     for fold in results["folds"]:
-        named += [(f"fold_{name}", fold[name], fold["fold"]) for name in ("n", "src", "mae", "bias", "rounds")]
+        named += [(f"fold_{name}", fold[name], fold["fold"]) for name in ("n", "src", "mae", "bias")]
+        for member, described in fold["members"].items():
+            named += [(f"fold_{member}_{what}", described[what], fold["fold"]) for what in ("weight", "rounds")]
     for change in results["leave_out"]:
         for measure in ("delta_src", "delta_mae"):
             named.append((f"without_{change['name']}_{measure}", change[measure]["value"], 0))

@@ -1,66 +1,88 @@
-"""The booster: PCA of vectors, adapter score and scalar features into LightGBM, everything fitted in the fold."""
+"""The regressor: a blend of boosters over encoded columns, everything in it fitted on a fold's training rows."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
+from scipy.optimize import nnls
 
 from smp_features.config import RegressorConfig
 from smp_features.errors import StageError
+from smp_features.features.catalogue import CONTENT_GROUPS, columns_of
+from smp_features.training import encoders as encoding
 from smp_features.training.adapter_weights import Floats, Rows
-from smp_features.training.predictor import ADAPTED, Inputs, Projections, feature_names, matrix
+from smp_features.training.boosters import KINDS, SMALL, Booster, Table, threads
+from smp_features.training.encoders import Encoders
+from smp_features.training.inputs import Inputs
 
-MAX_THREADS = 8
-SMALL = 20_000
-"""Rows below which one thread is fastest: threads that wait for each other made 2,000 rows up to ten times slower."""
+METADATA_ONLY = "metadata"
+"""The member that sees no column made by a frozen model: where those are noise, the blend falls back on it."""
 
-PCA_ROWS = 50_000
-"""Rows that a PCA is fitted on at most, evenly taken; 64 components of 768 numbers need no more."""
+
+@dataclass(frozen=True)
+class Member:
+    """One booster of the blend.
+
+    Attributes:
+        name: Of `KINDS`.
+        weight: Its share of the prediction, 0..1; all members' add up to 1.
+        rounds: Boosting rounds, as early stopping decided.
+        booster: The fitted booster.
+    """
+
+    name: str
+    weight: float
+    rounds: int
+    booster: Booster
 
 
 @dataclass(frozen=True)
 class Regressor:
-    """A fitted booster with what its features were made by.
+    """A fitted blend with what its columns are made by.
 
     Attributes:
-        inputs: The columns it sees.
-        projections: Fitted on its training rows.
-        booster: The LightGBM model.
-        rounds: Boosting rounds, as early stopping or the caller decided.
-        low: Least training label.
+        inputs: The columns of `post_features` that it sees.
+        encoders: Fitted on its training rows.
+        members: Those with a weight above zero.
+        low: Least training label; predictions are clipped to it.
         high: Greatest training label.
     """
 
     inputs: Inputs
-    projections: Projections
-    booster: lightgbm.Booster
-    rounds: int
+    encoders: Encoders
+    members: tuple[Member, ...]
     low: float
     high: float
 
-    def predict(self, rows: Rows, adapted: Mapping[str, NDArray[np.floating]] | None, score: Floats | None) -> Floats:
+    def predict(
+        self,
+        rows: Rows,
+        adapted: Mapping[str, NDArray[np.floating]] | None,
+        score: Floats | None,
+        most_threads: int | None = None,
+    ) -> Floats:
         """Predict from columns and what the adapters made of them; (n,), clipped to the training labels' range."""
-        features = matrix(self.inputs, self.projections, rows, adapted, score)
-        if not len(features):
-            return np.empty(0)
-        raw = self.booster.predict(features, num_threads=threads(len(features)))
-        return np.clip(np.asarray(raw, dtype=np.float64), self.low, self.high)
+        features = encoding.matrix(self.inputs, self.encoders, rows, adapted, score)
+        names = encoding.feature_names(self.inputs, self.encoders, score is not None)
+        table = Table(features, names, frozenset(), np.empty(0))
+        blended = np.zeros(len(features))
+        if len(features):
+            for member in self.members:
+                seen = table.columns(member.booster.names).features
+                blended += member.weight * member.booster.predict(seen, most_threads or threads(len(features)))
+        return np.clip(blended, self.low, self.high)
 
     def importance(self) -> dict[str, float]:
-        """Return each column's total gain."""
-        return dict(zip(self.booster.feature_name(), map(float, self.booster.feature_importance("gain")), strict=True))
-
-
-def threads(rows: int) -> int:
-    """Return how many threads one fit of so many rows takes."""
-    return 1 if rows < SMALL else min(MAX_THREADS, os.cpu_count() or 1)
+        """Return each column's share of the gain, summing to 1: the members' shares, weighted as they are."""
+        shares: dict[str, float] = {}
+        for member in self.members:
+            gains = member.booster.gains()
+            for name, gain in zip(member.booster.names, gains / max(gains.sum(), 1e-12), strict=True):
+                shares[name] = shares.get(name, 0.0) + member.weight * float(gain)
+        return shares
 
 
 def fit(
@@ -69,12 +91,11 @@ def fit(
     adapted: Mapping[str, NDArray[np.floating]] | None,
     score: Floats | None,
     target: Floats,
-    stopping: NDArray[np.bool_] | None,
+    folds: NDArray[np.int64],
     config: RegressorConfig,
     seed: int,
-    rounds: int | None = None,
 ) -> Regressor:
-    """Fit projections and booster on some rows.
+    """Fit encoders, choose rounds and weights on inner folds, and fit every booster on all rows.
 
     Args:
         inputs: Columns to use.
@@ -82,98 +103,78 @@ def fit(
         adapted: Their adapted vectors, out-of-fold; None without an adapter.
         score: Their adapter scores, out-of-fold; None without an adapter.
         target: Their labels.
-        stopping: Rows, of users apart, on which the number of rounds is chosen before all rows are fitted; None when
-            `rounds` is given.
-        config: Of booster and PCA.
-        seed: Of bagging and feature sampling.
-        rounds: The number of rounds, if it is known.
+        folds: (n,) their folds, users apart.
+        config: Of members, boosters and encoders.
+        seed: Of bagging, feature sampling and the SVD.
 
     Raises:
-        StageError: There are too few rows, or nothing to fit on.
+        StageError: There are too few rows or folds, or nothing to fit on.
     """
     if len(target) < 2 or not inputs.columns:
         raise StageError(f"A booster cannot be fitted on {len(target)} rows of {len(inputs.columns)} columns.")
-    projections = _projections(inputs, rows, adapted, config)
-    features = matrix(inputs, projections, rows, adapted, score)
-    names = feature_names(inputs, projections, score is not None)
-    if rounds is None:
-        assert stopping is not None, "either the rounds or the rows to choose them on"
-        rounds = _choose_rounds(features, names, inputs, target, stopping, config, seed)
-    whole = _dataset(features, names, inputs, target)
-    booster = lightgbm.train(_parameters(config, seed, len(target)), whole, num_boost_round=rounds)
-    return Regressor(inputs, projections, booster, rounds, float(target.min()), float(target.max()))
-
-
-def _choose_rounds(
-    features: Floats,
-    names: list[str],
-    inputs: Inputs,
-    target: Floats,
-    stopping: NDArray[np.bool_],
-    config: RegressorConfig,
-    seed: int,
-) -> int:
-    if not stopping.any() or stopping.all():
+    if len(np.unique(folds)) < 2:
         raise StageError("A fold holds no users, so early stopping has nothing to watch.", "Set training.folds lower.")
-    learning = _dataset(features[~stopping], names, inputs, target[~stopping])
-    watched = _dataset(features[stopping], names, inputs, target[stopping], learning)
-    stopped = lightgbm.train(
-        _parameters(config, seed, len(target)),
-        learning,
-        num_boost_round=config.rounds,
-        valid_sets=[watched],
-        callbacks=[lightgbm.early_stopping(config.early_stopping, verbose=False)],
+    encoders, targets = encoding.fit(inputs, rows, adapted, target, folds, config, seed)
+    table = Table(
+        encoding.matrix(inputs, encoders, rows, adapted, score, targets),
+        encoding.feature_names(inputs, encoders, score is not None),
+        frozenset(inputs.vocabularies),
+        target,
     )
-    return max(1, int(stopped.best_iteration))
-
-
-def _dataset(
-    features: Floats, names: list[str], inputs: Inputs, target: Floats, reference: lightgbm.Dataset | None = None
-) -> lightgbm.Dataset:
-    return lightgbm.Dataset(
-        features,
-        label=target,
-        feature_name=names,
-        categorical_feature=[name for name in names if name in inputs.vocabularies],
-        reference=reference,
-        params={"verbosity": -1},
+    seen = _columns_of_members(table.names, config.members)
+    chosen = _choose(table, seen, folds, config, seed)
+    members = tuple(
+        Member(name, weight, rounds, KINDS[name].fit(table.columns(seen[name]), rounds, config, seed))
+        for name, (rounds, weight) in chosen.items()
+        if weight > 0
     )
+    return Regressor(inputs, encoders, members, float(target.min()), float(target.max()))
 
 
-def _parameters(config: RegressorConfig, seed: int, rows: int) -> dict[str, object]:
+def blend(predictions: Sequence[Floats], target: Floats) -> Floats:
+    """Return the weights, at least 0 and summing to 1, with the least squared error of the weighted mean."""
+    # The difference to the first prediction has no constraint on its sum, so that is put in as one heavy row.
+    columns = np.stack(predictions, axis=1)
+    centre = target.mean()
+    heavy = 1e3 * np.sqrt(((columns - centre) ** 2).sum() + 1.0)
+    weights, _ = nnls(
+        np.vstack([columns - centre, np.full(columns.shape[1], heavy)]), np.append(target - centre, heavy)
+    )
+    return weights / weights.sum()
+
+
+def _columns_of_members(names: Sequence[str], members: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns that each member sees; one that would see what another sees is left away."""
+    content = {"adapter_score", *(column for group in CONTENT_GROUPS for column in columns_of(group))}
+    plain = [name for name in names if encoding.source_of(name) not in content]
+    seen = {name: plain if name == METADATA_ONLY and plain else list(names) for name in members}
+    if "lightgbm" in seen and seen.get(METADATA_ONLY) == list(names):
+        del seen[METADATA_ONLY]
+    return seen
+
+
+def _choose(
+    table: Table, seen: Mapping[str, list[str]], folds: NDArray[np.int64], config: RegressorConfig, seed: int
+) -> dict[str, tuple[int, float]]:
+    """Return each member's rounds, the median over inner folds, and its weight in the blend of their predictions.
+
+    All folds take part where rows are few; one is enough of many.
+    """
+    inner = np.unique(folds)
+    if config.inner_folds is not None or len(table.target) >= SMALL:
+        inner = inner[: config.inner_folds or 1]
+    rounds: dict[str, list[int]] = {name: [] for name in seen}
+    predicted: dict[str, list[Floats]] = {name: [] for name in seen}
+    for fold in inner:
+        watched = folds == fold
+        learning, held_out = table.rows(~watched), table.rows(watched)
+        for name, columns in seen.items():
+            best, made = KINDS[name].choose(learning.columns(columns), held_out.columns(columns), config, seed)
+            rounds[name].append(best)
+            predicted[name].append(made)
+    actual = np.concatenate([table.target[folds == fold] for fold in inner])
+    weights = blend([np.concatenate(parts) for parts in predicted.values()], actual)
     return {
-        "objective": "regression",
-        "metric": "l2",
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.leaves,
-        "min_data_in_leaf": config.min_leaf_rows,
-        "feature_fraction": config.feature_fraction,
-        "bagging_fraction": config.bagging_fraction,
-        "bagging_freq": 1,
-        "lambda_l2": config.l2,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": threads(rows),
-        "verbosity": -1,
+        name: (max(1, round(float(np.median(rounds[name])))), float(weight))
+        for name, weight in zip(seen, weights, strict=True)
     }
-
-
-def _projections(
-    inputs: Inputs, rows: Rows, adapted: Mapping[str, NDArray[np.floating]] | None, config: RegressorConfig
-) -> Projections:
-    found: dict[str, tuple[Floats, Floats]] = {}
-    for column in inputs.dims:
-        there = np.flatnonzero(rows[f"has_{column}"])
-        there = there[:: max(1, -(-len(there) // PCA_ROWS))]
-        sources: dict[str, tuple[NDArray[Any], int]] = {}
-        if column in inputs.raw:
-            sources[column] = (rows[column], config.pca_components)
-        if adapted is not None and column in inputs.adapted:
-            sources[column + ADAPTED] = (adapted[column], config.adapted_components)
-        for name, (vectors, most) in sources.items():
-            kept = min(most, vectors.shape[1], len(there) - 1)
-            if kept >= 1:
-                pca = PCA(kept, svd_solver="covariance_eigh").fit(vectors[there].astype(np.float64))
-                found[name] = (pca.mean_, pca.components_)
-    return found

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from smp_features.errors import SnapshotError, StageError
 from smp_features.features.catalogue import FEATURES
+from smp_features.features.metadata import MOST_WORDS
 from smp_features.runs import is_local
 from smp_features.tables import Lakehouse, canonical_json
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Columns = dict[str, NDArray[np.generic]]
 
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 """Part of the content key: raise it when the same table gives other files."""
 
 ROWS_PER_FILE = 20_000
@@ -37,7 +38,8 @@ MANIFEST = "manifest.json"
 NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")
 CATEGORIES = tuple(feature.name for feature in FEATURES if feature.kind == "category")
 VECTORS = tuple(feature.name for feature in FEATURES if feature.kind == "vector")
-_PLAIN = ("row_id", "user", "event_time", "popularity", "fold")
+WORDS = tuple(feature.name for feature in FEATURES if feature.kind == "buckets")
+_PLAIN = ("row_id", "user", "event_time", "popularity", "label_known_at", "fold")
 _INTEGERS = ("row_id", "user", "fold", *CATEGORIES)
 
 
@@ -90,7 +92,8 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
     """Write a version of `training_set` as numeric Parquet under `<root>/snapshots/<key>/`, unless it is there.
 
     Strings break petastorm's loaders, so categories become int32 codes whose vocabulary goes into the manifest; `uid`
-    becomes the int64 `user`, `event_ts` the double `event_time` (Unix seconds).
+    becomes the int64 `user`, `event_ts` the double `event_time` and `label_known_at` a double too (Unix seconds).
+    Buckets of words are cut and padded by −1 to one length, since petastorm wants rows of one shape.
 
     Args:
         lakehouse: Where the table is.
@@ -173,7 +176,7 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
         columns: Names besides `row_id`; None reads all.
 
     Yields:
-        Arrays by column: float64 numbers (n,), int64 ids and codes (n,), float32 vectors (n, d).
+        Arrays by column: float64 numbers (n,), int64 ids and codes (n,), int16 buckets (n, w), float32 vectors (n, d).
 
     Raises:
         SnapshotError: A file is gone or cannot be read, or the rows read are not exactly those of the snapshot.
@@ -240,7 +243,7 @@ def read(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Columns:
 
 def all_columns() -> tuple[str, ...]:
     """Return the names of a snapshot's columns."""
-    return (*_PLAIN, *NUMBERS, *CATEGORIES, *VECTORS, *(f"has_{name}" for name in VECTORS))
+    return (*_PLAIN, *NUMBERS, *CATEGORIES, *WORDS, *VECTORS, *(f"has_{name}" for name in VECTORS))
 
 
 _AGAIN = "Delete {0} and run `smp train` again; it is exported anew."
@@ -257,14 +260,23 @@ def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
         known = F.array(*(F.lit(value) for value in values)).cast("array<string>")
         position = F.call_function("array_position", known, F.col(column))  # F.array_position takes literals only
         codes.append(F.coalesce(position - 1, F.lit(-1)).cast("int").alias(column))
+    padding = F.array_repeat(F.lit(-1).cast("bigint"), MOST_WORDS)
+    words = [
+        F.slice(F.concat(F.coalesce(name, F.array().cast("array<bigint>")), padding), 1, MOST_WORDS)
+        .cast("array<int>")
+        .alias(name)
+        for name in WORDS
+    ]
     return table.select(
         F.col("row_id").cast("bigint"),
         F.xxhash64("uid").alias("user"),
         F.unix_micros("event_ts").cast("double").__truediv__(1e6).alias("event_time"),
         F.col("popularity").cast("double"),
+        F.unix_micros("label_known_at").cast("double").__truediv__(1e6).alias("label_known_at"),
         F.col("fold").cast("int"),
         *(F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))).alias(name) for name in NUMBERS),
         *codes,
+        *words,
         *(F.col(name).cast("array<float>") for name in VECTORS),
         *(F.col(f"has_{name}").cast("double") for name in VECTORS),
     )
@@ -273,4 +285,6 @@ def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
 def _typed(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
     if name in VECTORS:
         return np.ascontiguousarray(values, dtype=np.float32)
+    if name in WORDS:
+        return np.ascontiguousarray(values, dtype=np.int16)
     return np.asarray(values, dtype=np.int64 if name in _INTEGERS else np.float64)

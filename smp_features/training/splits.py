@@ -24,6 +24,7 @@ DIGITS = 15
 
 HASHES = 16**DIGITS
 
+ROLLING_YEARS = 3
 HELD_OUT_SHARE = 0.2
 """Share of rows held out by the splits with one held-out side."""
 
@@ -133,6 +134,27 @@ def later_unseen(
         dropped.append(user)
         unseen += int(held_rows[user])
     return _split(by_time.train & ~users.isin(dropped).to_numpy(), by_time.held_out, uids)
+
+
+def rolling(times: np.ndarray, uids: Sequence[str], years: int = ROLLING_YEARS) -> dict[int, Split]:
+    """Hold out each of the last calendar years in turn, and train on the years before it.
+
+    Args:
+        times: (n,) Unix seconds, float64; years are those of UTC.
+        uids: (n,) users.
+        years: How many years are held out.
+
+    Raises:
+        StageError: The rows are of too few years.
+    """
+    year = pd.DatetimeIndex(pd.to_datetime(times, unit="s")).year.to_numpy()
+    known = np.unique(year)
+    if len(known) <= years:
+        raise StageError(
+            f"Rolling validation over {years} years needs rows of {years + 1}, and there are {len(known)}.",
+            "Use the split chronological instead.",
+        )
+    return {int(held): _split(year < held, year == held, uids) for held in known[-years:]}
 
 
 def random_optimistic(pids: Sequence[str], uids: Sequence[str], seed: int, share: float = HELD_OUT_SHARE) -> Split:

@@ -28,10 +28,10 @@ from smp_features.training.registry import INPUTS_KEY, TRAINING_KEY, Registry, V
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised whenever this package trains differently on the same rows and configuration; models are then made anew."""
 
-LIBRARIES = ("torch", "lightgbm", "scikit-learn", "petastorm")
+LIBRARIES = ("torch", "lightgbm", "catboost", "scikit-learn", "petastorm")
 COMPLETE = "complete"
 _REMAKE = "Run `smp features`, then `smp training-set`, for one configuration."
 

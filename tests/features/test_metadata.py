@@ -63,8 +63,11 @@ def test_a_hashtag_is_a_word_that_starts_with_a_hash_and_goes_on():
 
 
 def test_tags_are_counted_without_the_spaces():
-    assert tag_statistics("sea  sun \u7a7a") == {"tag_count": 3.0, "tag_char_count": 7.0}
-    assert tag_statistics("") == {"tag_count": 0.0, "tag_char_count": 0.0}
+    assert tag_statistics("123456789") == {"tag_count": 1.0, "tag_char_count": 9.0, "tag_buckets": [0xCBF43926 % 1024]}
+    found = tag_statistics("sea  SUN \u7a7a Sea")
+    assert (found["tag_count"], found["tag_char_count"]) == (4.0, 10.0)
+    assert len(found["tag_buckets"]) == 4 and found["tag_buckets"][0] == found["tag_buckets"][3]
+    assert tag_statistics("") == {"tag_count": 0.0, "tag_char_count": 0.0, "tag_buckets": []}
 
 
 def test_time_parts_are_those_of_utc():

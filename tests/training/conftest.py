@@ -63,6 +63,7 @@ def made_up_posts(labelled: int, unlabelled: int, seed: int) -> list[dict[str, o
             "media_type": "photo",
             "caption_title_similarity": None if no_picture or no_title else float(rng.normal()),
             "title_char_count": 0.0 if no_title else 7.0,
+            "tag_buckets": [number % 5, number % 7][: number % 3],
             "event_hour": float(number % 24),
             "user_photo_count": None if number % 7 == 0 else float(fame),
             "time_rules": "strict",
@@ -106,6 +107,7 @@ def fill(lakehouse: Lakehouse, posts: list[dict[str, object]]) -> None:
     for number, (row, fold) in enumerate(zip(labelled, folds, strict=True)):
         gate = int(str(row["uid"]).removesuffix("@N")) % 4 == 0
         made = {**row, "row_id": number * 7919 - 5, "fold": -1 if gate else int(fold), "row_hash": ""}
+        made |= {"label_known_at": row["event_ts"]}
         for name in VECTORS:
             made |= {name: row[name] or [0.0] * WIDTH, f"has_{name}": 0.0 if row[name] is None else 1.0}
         rows.append(made)

@@ -9,8 +9,8 @@ from scipy.stats import spearmanr
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.training.ablate import ablate, find, newest_by_split, table
 from smp_features.training.ablation import cells, run_ablation
+from smp_features.training.inputs import Inputs
 from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions
-from smp_features.training.predictor import Inputs
 from smp_features.training.registry import Registry
 from smp_features.training.splits import chronological
 
@@ -137,7 +137,7 @@ def test_a_booster_sees_only_the_forms_it_is_given(rows):
     added = {cell.name: cell.inputs for cell in cells(INPUTS) if cell.table == "added"}
 
     def projections(name):
-        return set(Nest(rows, epochs_of(rows), CONFIG).fit(added[name], division, rounds=5).regressor.projections)
+        return set(Nest(rows, epochs_of(rows), CONFIG).fit(added[name], division).regressor.encoders.pca)
 
     assert projections("+ image") == {"image_embedding"}
     assert projections("adapted image instead of raw") == {

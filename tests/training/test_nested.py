@@ -7,8 +7,8 @@ import pytest
 
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
-from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions, without
-from smp_features.training.predictor import Inputs
+from smp_features.training.inputs import Inputs
+from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions
 
 N, WIDTH, FOLDS = 160, 6, 4
 INPUTS = Inputs(("event_hour",), {"image_embedding": WIDTH}, {"category": ["a"]})
@@ -29,6 +29,7 @@ def rows() -> dict[str, np.ndarray]:
         "event_hour": rng.normal(size=N),
         "category": np.zeros(N, dtype=np.int64),
         "popularity": 6 + vectors[:, 0].astype(float) + rng.normal(scale=0.2, size=N),
+        "user": np.arange(N),
         "fold": np.arange(N) % (FOLDS + 1) - 1,  # a fifth is the gate
     }
 
@@ -82,7 +83,7 @@ def test_folds_left_out_in_either_order_share_an_adapter(rows):
 def test_the_final_model_carries_one_adapter_per_fold(rows):
     nest = nest_of(rows)
     final = Division("final", rows["fold"] >= 0, rows["fold"] < 0)
-    fitted = nest.fit(INPUTS, final, rounds=10)
+    fitted = nest.fit(INPUTS, final)
     model = nest.predictor(INPUTS, final, fitted, {})
     assert model.adapters is not None and model.adapters.count == FOLDS
     gate = {name: values[rows["fold"] < 0] for name, values in rows.items()}
@@ -101,7 +102,7 @@ def test_it_finds_the_planted_effect(rows):
 
 def test_without_vectors_no_adapter_is_trained(rows):
     nest = nest_of(rows)
-    less = without(INPUTS, ["image_embedding"])
+    less = INPUTS.without(["image_embedding"])
     cross_fit(nest, less, identity_divisions(rows["fold"]), N)
     assert nest._banks == {}
 

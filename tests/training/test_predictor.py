@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,10 +9,10 @@ from sklearn.decomposition import PCA
 
 from smp_features.config import RegressorConfig, TrainingConfig
 from smp_features.errors import FingerprintError, ModelError
-from smp_features.training import predictor as predictors
-from smp_features.training import regressor
+from smp_features.training import encoders, regressor
+from smp_features.training.inputs import Inputs
 from smp_features.training.nested import Division, Nest
-from smp_features.training.predictor import Inputs, Predictor
+from smp_features.training.predictor import Predictor
 
 N, WIDTH = 150, 8
 FINGERPRINTS = {"clip_image_extractor": "c1"}
@@ -35,6 +33,7 @@ def rows() -> dict[str, np.ndarray]:
         "category": rng.integers(-1, 2, N),
         "popularity": 6 + fame + vectors[:, 0],
         "fold": np.arange(N) % 3,
+        "user": np.arange(N),
         "row_id": np.arange(N),
     }
 
@@ -45,7 +44,7 @@ def model(rows) -> Predictor:
     chunk = {name: rows[name] for name in ("image_embedding", "has_image_embedding")} | {"position": np.arange(N)}
     nest = Nest(rows, lambda columns: lambda: iter([chunk]), config)
     everyone = Division("all", np.ones(N, bool), np.zeros(N, bool))
-    return nest.predictor(INPUTS, everyone, nest.fit(INPUTS, everyone, rounds=30), FINGERPRINTS)
+    return nest.predictor(INPUTS, everyone, nest.fit(INPUTS, everyone), FINGERPRINTS)
 
 
 def frame_of(rows: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -71,12 +70,12 @@ def test_a_saved_model_predicts_the_same(model, rows, tmp_path):
     model.save(tmp_path / "model")
     loaded = Predictor.load(tmp_path / "model")
     assert np.array_equal(loaded.predict(frame_of(rows)), model.predict_rows(rows))
-    assert sorted(path.suffix for path in (tmp_path / "model").iterdir()) == [
-        ".json",
-        ".safetensors",
-        ".safetensors",
-        ".txt",
-    ]
+    boosters = {f"{member.name}.txt" for member in model.regressor.members}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == boosters | {
+        "model.json",
+        "encoders.safetensors",
+        "adapters.safetensors",
+    }
 
 
 def test_a_row_scores_the_same_whatever_rows_come_with_it(model, rows):
@@ -98,7 +97,7 @@ def test_missing_and_unseen_values_give_a_prediction_in_the_label_range(model):
         }
     )
     found = model.predict(frame)
-    assert np.isfinite(found).all() and (found >= model.low).all() and (found <= model.high).all()
+    assert np.isfinite(found).all() and (found >= model.regressor.low).all() and (found <= model.regressor.high).all()
 
 
 def test_an_unseen_category_counts_as_missing():
@@ -145,28 +144,17 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
 
 
 def test_projections_are_those_of_sklearn_on_the_rows_with_a_vector(rows):
-    fitted = regressor.fit(
-        INPUTS, rows, None, None, rows["popularity"], None, RegressorConfig(pca_components=3), 1, rounds=3
-    )
+    config = RegressorConfig(rounds=3, pca_components=3)
+    fitted = regressor.fit(INPUTS, rows, None, None, rows["popularity"], rows["fold"], config, 1)
     there = rows["has_image_embedding"] == 1
     expected = PCA(3, svd_solver="full").fit_transform(rows["image_embedding"][there].astype(float))
-    made = predictors.matrix(INPUTS, fitted.projections, rows, None, None)[:, -3:]
+    made = encoders.matrix(INPUTS, fitted.encoders, rows, None, None)[:, -3:]
     assert np.allclose(np.abs(made[there]), np.abs(expected), atol=2e-6)
     assert (made[~there] == 0).all()
 
 
 def test_predictions_are_clipped_to_the_labels_seen(rows):
-    fitted = regressor.fit(INPUTS, rows, None, None, rows["popularity"], None, RegressorConfig(), 1, rounds=300)
+    fitted = regressor.fit(INPUTS, rows, None, None, rows["popularity"], rows["fold"], RegressorConfig(rounds=300), 1)
     far = {name: values.copy() for name, values in rows.items()}
     found = fitted.predict(far, None, None)
     assert found.min() >= rows["popularity"].min() and found.max() <= rows["popularity"].max()
-
-
-def test_a_model_saved_before_vectors_had_uses_still_predicts_the_same(model, rows, tmp_path):
-    model.save(tmp_path / "model")
-    path = tmp_path / "model" / "model.json"
-    described = json.loads(path.read_text())
-    del described["uses"]
-    path.write_text(json.dumps(described))
-    loaded = Predictor.load(tmp_path / "model")
-    assert np.array_equal(loaded.predict_rows(rows), model.predict_rows(rows))

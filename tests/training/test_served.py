@@ -63,7 +63,7 @@ def test_the_model_holds_no_pickle(champion):
     version = champion[2]
     folder = Path(mlflow.artifacts.download_artifacts(version.uri))
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"model.json", "booster.txt", "adapters.safetensors", "served_model.py"}
+    assert {path.name for path in files} >= {"model.json", "lightgbm.txt", "adapters.safetensors", "served_model.py"}
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".joblib", ".pt", ".bin", ".cloudpickle")]
     for path in files:  # a pickle of protocol 2 or later starts with these bytes and ends with a full stop
         content = path.read_bytes()

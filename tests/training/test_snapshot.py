@@ -32,6 +32,8 @@ def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
         columns |= {"popularity": part.astype(float) / 2}
         vectors = [[float(row)] * WIDTH for row in part]
         columns |= {name: pa.array(vectors, pa.list_(pa.float32())) for name in snapshots.VECTORS}
+        buckets = [[int(row), -1] for row in part]
+        columns |= {name: pa.array(buckets, pa.list_(pa.int32())) for name in snapshots.WORDS}
         names.append(f"part-{number}.parquet")
         pq.write_table(pa.table(columns), folder / names[-1], row_group_size=7)
     everything = np.concatenate(ids).astype(np.int64)
@@ -59,6 +61,7 @@ def test_all_rows_come_back_ordered_by_row_id(snapshot):
     assert rows["popularity"].tolist() == [number / 2 for number in range(60)]
     assert rows["image_embedding"].shape == (60, WIDTH) and rows["image_embedding"].dtype == np.float32
     assert (rows["image_embedding"][:, 2] == np.arange(60)).all()
+    assert rows["tag_buckets"].dtype == np.int16 and rows["tag_buckets"].tolist() == [[row, -1] for row in range(60)]
     assert rows["fold"].dtype == np.int64 and set(rows) == set(snapshots.all_columns())
 
 
@@ -131,7 +134,9 @@ def test_an_export_is_the_pinned_training_set(lake):
     for name in snapshots.VECTORS:
         assert np.array_equal(rows[name], np.stack(expected[name]).astype(np.float32)), name
     seconds = [moment.replace(tzinfo=UTC).timestamp() for moment in expected["event_ts"]]
-    assert rows["event_time"].tolist() == seconds
+    assert rows["event_time"].tolist() == rows["label_known_at"].tolist() == seconds
+    tags = [[bucket for bucket in buckets if bucket >= 0] for buckets in rows["tag_buckets"]]
+    assert tags == [list(buckets) for buckets in expected["tag_buckets"]] and rows["tag_buckets"].shape[1] == 75
     words = np.array([*snapshot.vocabularies["category"], None], dtype=object)
     assert words[rows["category"]].tolist() == [None if v is None else v for v in expected["category"]]
     assert len(np.unique(rows["user"])) == expected["uid"].nunique()
@@ -166,7 +171,7 @@ def test_a_new_row_changes_the_content_key_and_compaction_does_not(lakehouse):
         zeros = {name: [0.0] for name in snapshots.VECTORS} | {f"has_{name}": 0.0 for name in snapshots.VECTORS}
         texts = dict.fromkeys(("uid", "time_rules", "features_key", *EXTRACTORS), "x")
         made = zeros | texts | {"pid": f"p{number}", "row_id": number, "row_hash": f"h{number}", "popularity": 1.0}
-        made |= {"fold": 0, "event_ts": datetime(2016, 1, 1, tzinfo=UTC)}
+        made |= {"fold": 0, **dict.fromkeys(("event_ts", "label_known_at"), datetime(2016, 1, 1, tzinfo=UTC))}
         schema = lakehouse.schema("training_set")
         return lakehouse.session.createDataFrame([tuple(made.get(name) for name in schema.names)], schema)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from smp_features.training.splits import (
     identity_folds,
     later_unseen,
     random_optimistic,
+    rolling,
 )
 
 USERS = [f"{number}@N0{number % 9}" for number in range(600)]
@@ -106,3 +108,19 @@ def test_random_optimistic_depends_on_the_post_and_the_seed_alone():
     assert 0.17 < split.held_out.mean() < 0.23 and (split.train == ~split.held_out).all()
     assert (random_optimistic(pids[::-1], ["u"] * 2000, seed=7).held_out[::-1] == split.held_out).all()
     assert (random_optimistic(pids, ["u"] * 2000, seed=8).held_out != split.held_out).any()
+
+
+def test_rolling_holds_out_each_of_the_last_years_and_trains_on_all_before():
+    moments = [datetime(year, month, 1, tzinfo=UTC) for year in (2011, 2013, 2014, 2015) for month in (1, 7)]
+    moments += [datetime(2014, 12, 31, 23, 59, 59, tzinfo=UTC), datetime(2015, 1, 1, tzinfo=UTC)]
+    years = np.array([moment.year for moment in moments])
+    found = rolling(np.array([moment.timestamp() for moment in moments]), ["a", "b"] * 5)
+    assert list(found) == [2013, 2014, 2015]
+    for year, split in found.items():
+        assert (split.held_out == (years == year)).all() and (split.train == (years < year)).all()
+
+
+def test_rolling_over_too_few_years_is_refused():
+    times = np.array([datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2013, 2014, 2015)])
+    with pytest.raises(StageError, match="needs rows of 4, and there are 3"):
+        rolling(times, ["a", "b", "c"])
