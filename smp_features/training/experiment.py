@@ -12,7 +12,9 @@
 - `intervals`: `[{low, high, n, mae, bias}]` by popularity, split `identity`; `high` is null for the merged tail
 - `leave_out`: `[{name, columns, src, mae, delta_src, delta_mae}]`; deltas are without the group minus with it
 - `importance`: `[{feature, group, gain}]` of the final booster, largest first
-- `adapter`: `{form, ratios, count, train_loss, held_out_loss}`, losses by epoch; null without vectors
+- `adapter`: `{form, loss, ratios, count, kept, train_loss, stopping_loss, held_out_loss}`, losses by epoch, as
+  `adapter.Curve` describes them over all adapters of the run; `kept`: the epoch each of them kept; null without vectors
+- `movement`: how far each modality's vectors moved and what that is worth, as `movement.measure` describes it
 - `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
 - `versions`: table to Delta version; `snapshot`; `training_key`
 """
@@ -32,7 +34,7 @@ from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
-from smp_features.training import splits
+from smp_features.training import embedding, movement, splits
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.metrics import Bootstrap, by_interval, finite, points
@@ -63,12 +65,14 @@ class Experiment:
         out_of_fold: One row per row trained on: `row_id`, `fold`, `actual`, `predicted`, `adapter_score`,
             `metadata_only`, `chronological` (null for rows not held out there) and `without_<name>`.
         gate: One row per gate row: `row_id`, `user`, `actual`, `predicted` by the final model.
+        adaptation: Where posts lie before and after adaptation, as `embedding.coordinates` describes it.
         predictor: The final model.
     """
 
     results: dict[str, Any]
     out_of_fold: pd.DataFrame
     gate: pd.DataFrame
+    adaptation: pd.DataFrame
     predictor: Predictor
 
 
@@ -104,7 +108,7 @@ def run_experiment(
     work = _Work(rows, inputs, config, epochs)
     left_out = {name: without(inputs, columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
-    with reporter("train", 6 + len(left_out)) as bar:
+    with reporter("train", 7 + len(left_out)) as bar:
         work.nest.prepare(inputs, [*work.folds, work.final, *work.later.values()])
         bar.advance(1)
         pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
@@ -127,6 +131,9 @@ def run_experiment(
         predictor = work.nest.predictor(inputs, work.final, last, fingerprints)
         gate = work.gate(predictor)
         bar.advance(2)
+        moved = movement.measure(rows, inputs, work.nest, epochs, config.training, work.folds, work.final)
+        adaptation = embedding.coordinates(rows, predictor.adapters, work.trained, work.fold, config.training.seed)
+        bar.advance(1)
     results = work.results | {
         "scores": work.scores,
         "headline": next(
@@ -144,11 +151,13 @@ def run_experiment(
         "leave_out": changes,
         "importance": _importance(last.regressor.importance()),
         "adapter": work.adapter_description(predictor),
+        "movement": moved,
         "external_used": work.external_used(),
         "time_rules": config.features.time_rules,
         "fingerprints": dict(fingerprints),
     }
-    return Experiment(results, pd.DataFrame(work.table)[work.trained].reset_index(drop=True), gate, predictor)
+    out_of_fold = pd.DataFrame(work.table)[work.trained].reset_index(drop=True)
+    return Experiment(results, out_of_fold, gate, adaptation, predictor)
 
 
 class _Work:
@@ -284,9 +293,12 @@ class _Work:
         curve = self.nest.curves[self.inputs.adapted]
         return {
             "form": predictor.adapters.form,
+            "loss": self.config.training.adapter.loss,
             "ratios": dict(predictor.adapters.ratios),
             "count": predictor.adapters.count,
+            "kept": list(curve.kept),
             "train_loss": [finite(value) for value in curve.train],
+            "stopping_loss": [finite(value) for value in curve.stopping],
             "held_out_loss": [finite(value) for value in curve.held_out],
         }
 

@@ -29,6 +29,7 @@ def rows() -> dict[str, np.ndarray]:
         "event_hour": rng.normal(size=N),
         "category": np.zeros(N, dtype=np.int64),
         "popularity": 6 + vectors[:, 0].astype(float) + rng.normal(scale=0.2, size=N),
+        "user": np.arange(N),
         "fold": np.arange(N) % (FOLDS + 1) - 1,  # a fifth is the gate
     }
 

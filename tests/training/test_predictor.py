@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from smp_features.config import RegressorConfig, TrainingConfig
+from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import FingerprintError, ModelError
 from smp_features.training import predictor as predictors
 from smp_features.training import regressor
@@ -36,6 +36,7 @@ def rows() -> dict[str, np.ndarray]:
         "popularity": 6 + fame + vectors[:, 0],
         "fold": np.arange(N) % 3,
         "row_id": np.arange(N),
+        "user": np.arange(N),
     }
 
 
@@ -170,3 +171,18 @@ def test_a_model_saved_before_vectors_had_uses_still_predicts_the_same(model, ro
     path.write_text(json.dumps(described))
     loaded = Predictor.load(tmp_path / "model")
     assert np.array_equal(loaded.predict_rows(rows), model.predict_rows(rows))
+
+
+def test_a_model_whose_adapters_tell_intervals_apart_is_saved_whole(rows, tmp_path):
+    config = TrainingConfig(
+        adapter=AdapterConfig(loss="intervals"), regressor=RegressorConfig(pca_components=3, adapted_components=2)
+    )
+    chunk = {name: rows[name] for name in ("image_embedding", "has_image_embedding")} | {"position": np.arange(N)}
+    nest = Nest(rows, lambda columns: lambda: iter([chunk]), config)
+    everyone = Division("all", np.ones(N, bool), np.zeros(N, bool))
+    made = nest.predictor(INPUTS, everyone, nest.fit(INPUTS, everyone, rounds=30), FINGERPRINTS)
+    made.save(tmp_path / "model")
+    loaded = Predictor.load(tmp_path / "model")
+    assert loaded.adapters.weights["target.centres"].shape == (3, 14)
+    assert np.array_equal(loaded.adapters.mean_forward(rows)[1], made.adapters.mean_forward(rows)[1])
+    assert np.array_equal(loaded.predict(frame_of(rows)), made.predict_rows(rows))
