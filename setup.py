@@ -30,6 +30,7 @@ LIBRARY = [
     "safetensors>=0.4",
     "scikit-learn>=1.3",
     "scipy>=1.10",
+    "threadpoolctl>=3",
     "sentencepiece>=0.1.99",
     "SQLAlchemy>=1.4",
     "tenacity>=8.2",

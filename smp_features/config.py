@@ -175,23 +175,29 @@ class AdapterConfig(_Frozen):
         form: `mixture`: a learned vector mixed with the frozen one by fixed ratios (DSN); `bottleneck`: CLIP-Adapter.
         image_ratio: Share of the adapted vector in the image branch.
         text_ratio: Share of the adapted vector in the text branch.
-        loss: Mean squared or Huber.
+        loss: Mean squared or Huber on the label; `intervals`: cross-entropy over unit intervals of popularity, whose
+            score is the mean of the intervals' centres weighted by their probabilities.
         learning_rate: Of Adam.
         weight_decay: Of Adam.
         batch: Rows per step.
-        epochs: Passes over the training rows.
-        min_steps: Fewest optimiser steps; a small training set is passed over more often.
+        epochs: Most passes over the training rows.
+        min_steps: Fewest optimiser steps before `epochs` ends training; a small training set is passed over more often.
+        stopping_share: Share of each adapter's own training users who are not trained on and decide when it stops; 0
+            trains on all of them to the end.
+        patience: Epochs without a lower loss on those users after which an adapter stops; it keeps its best weights.
     """
 
     form: Literal["mixture", "bottleneck"] = "mixture"
     image_ratio: float = Field(default=0.2, ge=0, le=1)
     text_ratio: float = Field(default=0.6, ge=0, le=1)
-    loss: Literal["mse", "huber"] = "mse"
+    loss: Literal["mse", "huber", "intervals"] = "mse"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     batch: int = Field(default=512, ge=1)
     epochs: int = Field(default=15, ge=1)
     min_steps: int = Field(default=100, ge=0)
+    stopping_share: float = Field(default=0.1, ge=0, le=0.5)
+    patience: int = Field(default=5, ge=1)
 
 
 class RegressorConfig(_Frozen):

@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
@@ -25,6 +26,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 
 WIDTH = 7.2  # inches: the text width of an A4 page with the report's margins
 POPULARITY = "log2(views + 1)"
+
+# Pale where posts are sparse, dark where they are dense; the palest end of the scale would vanish on paper.
+DENSITY = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.1, 1, 256)), name="density")
 
 _STYLE: dict[Any, Any] = {  # matplotlib's own types want every key as a literal
     "font.size": 9,
@@ -44,12 +48,19 @@ _STYLE: dict[Any, Any] = {  # matplotlib's own types want every key as a literal
 
 @contextmanager
 def _canvas(
-    height: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    sharex: bool = False,
+    sharey: bool = False,
+    projection: str | None = None,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """Yield a Figure in the house style, which belongs to no global state, with its axes in reading order."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
+        axes = figure.subplots(
+            rows, columns, sharex=sharex, sharey=sharey, squeeze=False, subplot_kw={"projection": projection}
+        )
         yield figure, list(axes.flat)
 
 
@@ -146,6 +157,59 @@ def calibration(bins: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"mean predicted popularity, {POPULARITY}")
         axes.set_ylabel(f"mean actual popularity, {POPULARITY}")
         axes.legend(loc="upper left", frameon=False)
+        return figure
+
+
+def adaptation(placed: pd.DataFrame) -> Figure:
+    """Draw the 3-D t-SNE of each modality before and after adaptation, coloured by density: the paper's figure 5.
+
+    Args:
+        placed: A table of `training/embedding.coordinates`.
+    """
+    panels = list(placed.groupby(["modality", "state"], sort=False))
+    with _canvas(3.3 * -(-len(panels) // 2) + 0.2, -(-len(panels) // 2), 2, projection="3d") as (figure, drawn):
+        spaces: list[Any] = drawn  # matplotlib's own types know no third axis
+        figure.dpi = 200  # of the points, which an SVG holds as a picture: thousands of shapes would be megabytes
+        for axes, ((modality, state), part) in zip(spaces, panels, strict=False):
+            ordered = part.sort_values("density")
+            dots = axes.scatter(
+                ordered["x"], ordered["y"], ordered["z"], c=ordered["density"], vmin=0, vmax=1, cmap=DENSITY, s=7,
+                linewidths=0, depthshade=False, rasterized=True,
+            )  # fmt: skip
+            axes.set_title(f"{modality}, {state} adaptation (n = {len(part):,})")
+            for number, axis in enumerate((axes.xaxis, axes.yaxis, axes.zaxis), start=1):
+                axis.set_ticklabels([])  # t-SNE's coordinates have no unit, and none to compare between panels
+                axis.set_label_text(f"t-SNE {number}", fontsize=7.5)
+                axis.labelpad = -12
+                axis.set_pane_color("#f7f7f7")
+            axes.set_box_aspect((1, 1, 0.9), zoom=1.05)
+        for axes in spaces[len(panels) :]:
+            axes.set_axis_off()
+        figure.colorbar(dots, ax=drawn, label="density, share of the greatest in the panel", shrink=0.6, pad=0.06)
+        return figure
+
+
+def adapter_curve(losses: Mapping[str, Sequence[float | None]], kept: Sequence[int], unit: str) -> Figure:
+    """Draw the adapters' losses by epoch, and the epochs whose weights they kept.
+
+    Args:
+        losses: What each line is of, to the mean loss by epoch; a line without any value is left away.
+        kept: Epoch kept by each adapter, from one.
+        unit: What the losses are in, for the axis.
+    """
+    with _canvas(3.0) as (figure, [axes]):
+        styles = ((BLUE, "-", "o"), (VERMILION, "--", "s"), (GREEN, ":", "^"))
+        for (name, values), (color, line, marker) in zip(losses.items(), styles, strict=False):
+            shown = np.array(values, dtype=float)
+            if np.isfinite(shown).any():
+                at = np.arange(1, len(shown) + 1)
+                axes.plot(at, shown, color=color, linestyle=line, marker=marker, markersize=3.5, label=name)
+        axes.axvspan(min(kept), max(kept), color=SKY, alpha=0.2, linewidth=0, label="epochs kept, first to last")
+        axes.axvline(float(np.median(kept)), color=SKY, linewidth=1.5, label="median epoch kept")
+        axes.set_xlabel(f"epoch, {len(kept)} adapters side by side")
+        axes.set_ylabel(f"loss, {unit}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
         return figure
 
 

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from smp_features import __version__
 from smp_features.analysis import data_sections, model_sections, readings
+from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import MISSES, Score, Truth
 from smp_features.analysis.page import Page, Section, render, show, thumbnail
 from smp_features.analysis.results import Trained, champion_results
@@ -173,6 +174,7 @@ def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | Non
             model_sections.scores_section([], ""),
             model_sections.leave_out_section({}, 0),
             model_sections.ablation_section({}),
+            adaptation_section(None),
             model_sections.prediction_section(None, {}, shown),
             model_sections.calibration_section(None),
             model_sections.importance_section(None, {}),
@@ -183,6 +185,7 @@ def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | Non
         model_sections.scores_section(trained.scores, trained.note),
         model_sections.leave_out_section(trained.leave_out, len(trained.oof)),
         model_sections.ablation_section(trained.ablations),
+        adaptation_section(trained.adaptation),
         model_sections.prediction_section(trained.oof, titles, shown),
         model_sections.calibration_section(trained.oof),
         model_sections.importance_section(trained.importance, trained.group_of),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from smp_features.analysis.adaptation_section import Adaptation, Moved
 from smp_features.analysis.model_sections import Ablated, Score
 from smp_features.config import Config
 from smp_features.errors import UsageError
@@ -44,6 +45,7 @@ class Trained:
         external_used: External profile counts were among the rows trained on.
         note: How the scores came about, one paragraph.
         ablations: Split to the MLflow run of its feature-group table, and the cells, for the rows it was trained on.
+        adaptation: What the adapters did to the vectors; None where there is no record of it.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Trained:
     external_used: bool
     note: str
     ablations: Mapping[str, tuple[str, tuple[Ablated, ...]]] = field(default_factory=dict)
+    adaptation: Adaptation | None = None
 
 
 def champion_results(config: Config) -> Trained | None:
@@ -86,7 +89,28 @@ def champion_results(config: Config) -> Trained | None:
     results = registry.results(champion)
     found = trained(champion.model, champion.number, results, registry.predictions(champion))
     ablations = newest_by_split(registry, results["snapshot"])
-    return replace(found, ablations={split: (run, ablated(cells)) for split, (run, cells) in ablations.items()})
+    return replace(
+        found,
+        ablations={split: (run, ablated(cells)) for split, (run, cells) in ablations.items()},
+        adaptation=adaptation(results, registry.adaptation(champion)),
+    )
+
+
+def adaptation(results: Mapping[str, Any], placed: pd.DataFrame | None) -> Adaptation | None:
+    """Read what a run recorded about its adapters; None where it adapted nothing, or recorded nothing yet.
+
+    Args:
+        results: `results.json`.
+        placed: `adaptation.parquet`.
+    """
+    if placed is None or not results.get("movement"):
+        return None
+    names = ("moved", "shuffled", "difference", "src_raw", "src_adapted", "gain")
+    moved = [
+        Moved(each["modality"], int(each["n"]), *(interval(each[name]) for name in names))
+        for each in results["movement"]
+    ]
+    return Adaptation(results["adapter"], moved, placed)
 
 
 def ablated(cells: Sequence[Mapping[str, Any]]) -> tuple[Ablated, ...]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from smp_features.config import AdapterConfig
 from smp_features.errors import StageError
-from smp_features.training.adapter_weights import Adapters
+from smp_features.training.adapter_weights import CLASSES, Adapters, classes
+from smp_features.training.stopping import Best, stopping_rows
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,18 @@ class Curve:
     """How training went.
 
     Attributes:
-        train: Mean loss on training rows by epoch, over all adapters, in squared standard deviations of the label.
-        held_out: The same on the rows that an adapter does not train on; NaN without such rows. Shown, never chosen by.
+        train: Mean loss on training rows by epoch, over all adapters, in squared standard deviations of the label; in
+            nats for `intervals`.
+        stopping: The same after each epoch on the users who decide when an adapter stops, first averaged by adapter;
+            NaN without such users.
+        held_out: The same on the rows that are no adapter's business; NaN without such rows. Shown, never chosen by.
+        kept: The epoch, from one, whose weights each adapter kept.
     """
 
     train: tuple[float, ...]
+    stopping: tuple[float, ...]
     held_out: tuple[float, ...]
+    kept: tuple[int, ...]
 
 
 def train_adapters(
@@ -51,6 +58,7 @@ def train_adapters(
     member: NDArray[np.bool_],
     scored: NDArray[np.bool_],
     target: NDArray[np.float64],
+    users: NDArray[np.int64],
     dims: Mapping[str, int],
     config: AdapterConfig,
     seed: int,
@@ -60,14 +68,18 @@ def train_adapters(
     Their weights are stacked along a first axis. Adam works element by element and the losses are summed, so each
     adapter becomes what it would alone.
 
+    Each holds out some of its own users and keeps the weights at which its loss on them was lowest. It is not fitted
+    again with them: that would double the work, and nothing would have judged the weights that come out.
+
     Args:
         epoch: Gives the rows, anew for every epoch.
         member: (n, m) whether row n trains adapter m.
         scored: (n,) rows that may appear in the held-out curve (not the gate's).
         target: (n,) the label.
+        users: (n,) user of each row.
         dims: Vector column to its width.
-        config: Form, ratios, loss and optimiser.
-        seed: Of initial weights and shuffles.
+        config: Form, ratios, loss, optimiser and stopping.
+        seed: Of initial weights, shuffles and who decides when to stop.
 
     Raises:
         StageError: An adapter has fewer than two training rows, or its loss is no longer finite.
@@ -79,10 +91,12 @@ def train_adapters(
             "A fold leaves fewer than two rows to train on.", "Label more posts, or set training.folds lower."
         )
     with _threads(1 if sum(dims.values()) < NARROW else min(MAX_THREADS, os.cpu_count() or 1)):
-        fixed = _standardisation(epoch, member, target, dims)
+        inner = stopping_rows(member, users, config.stopping_share, seed)
+        fitted = member & ~inner
+        fixed = _standardisation(epoch, fitted, dims) | _label_weights(fitted, target, config.loss)
         learned = _initial_weights(dims, member.shape[1], config, seed)
-        curve = _fit(epoch, member, scored, target, fixed, learned, config, seed)
-    weights = {name: tensor.detach().numpy() for name, tensor in {**fixed, **learned}.items()}
+        best, curve = _fit(epoch, fitted, inner, scored & ~member.T, target, fixed, learned, config, seed)
+    weights = {name: tensor.numpy() for name, tensor in {**fixed, **best}.items()}
     return Adapters(config.form, ratios(dims, config), weights), curve
 
 
@@ -103,7 +117,8 @@ def forward(
         vectors: Column to (n, d), and `has_<column>` to (n,).
 
     Returns:
-        Adapted vectors by column (m, n, d), and standardised scores (m, n).
+        Adapted vectors by column (m, n, d), and what the head gives: standardised scores (m, n), or logits of the
+        intervals (m, n, CLASSES).
     """
     adapted = {}
     for column, r in ratio.items():
@@ -116,12 +131,13 @@ def forward(
             learned = torch.bmm(torch.relu(torch.bmm(x, weights[f"{column}.down"])), weights[f"{column}.up"])
         adapted[column] = there * (r * torch.relu(learned) + (1 - r) * x)
     joined = torch.cat(list(adapted.values()), dim=2)
+    if "target.prior" in weights:
+        offset = (weights["head.bias"] + weights["target.prior"])[:, None]
+        return adapted, torch.bmm(joined, weights["head.weight"]) + offset
     return adapted, torch.einsum("mnd,md->mn", joined, weights["head.weight"]) + weights["head.bias"][:, None]
 
 
-def _standardisation(
-    epoch: Epoch, member: NDArray[np.bool_], target: NDArray[np.float64], dims: Mapping[str, int]
-) -> dict[str, torch.Tensor]:
+def _standardisation(epoch: Epoch, member: NDArray[np.bool_], dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
     """Centre each vector and divide it by its root mean square per component, over an adapter's own training rows."""
     counts = {column: np.zeros(member.shape[1]) for column in dims}
     sums = {column: np.zeros((member.shape[1], width)) for column, width in dims.items()}
@@ -141,12 +157,27 @@ def _standardisation(
         variance = np.maximum(squares[column] / count - (mean**2).sum(axis=1), 0) / width
         fixed[f"{column}.mean"] = _tensor(mean)
         fixed[f"{column}.scale"] = _tensor(np.where(variance > 1e-12, np.sqrt(variance), 1.0))
+    return fixed
+
+
+def _label_weights(member: NDArray[np.bool_], target: NDArray[np.float64], loss: str) -> dict[str, torch.Tensor]:
+    """Describe the labels of an adapter's own training rows: mean and spread, or each interval's centre and share.
+
+    An interval's centre is its mean label; its middle where it has no row. Every interval counts one row more than it
+    has, so that no loss is infinite. An adapter that has learned nothing yet gives about the mean label either way.
+    """
+    if loss == "intervals":
+        named = classes(target)
+        counts = np.stack([np.bincount(named[rows], minlength=CLASSES) for rows in member.T])
+        sums = np.stack([np.bincount(named[rows], target[rows], CLASSES) for rows in member.T])
+        middles = np.arange(CLASSES) + 0.5
+        return {
+            "target.centres": _tensor(np.where(counts > 0, sums / np.maximum(counts, 1), middles)),
+            "target.prior": _tensor(np.log((counts + 1) / (counts + 1).sum(axis=1, keepdims=True))),
+        }
     means = np.array([target[rows].mean() for rows in member.T])
     spreads = np.array([target[rows].std() for rows in member.T])
-    return fixed | {
-        "target.mean": _tensor(means),
-        "target.scale": _tensor(np.where(spreads > 0, spreads, 1.0)),
-    }
+    return {"target.mean": _tensor(means), "target.scale": _tensor(np.where(spreads > 0, spreads, 1.0))}
 
 
 def _initial_weights(dims: Mapping[str, int], count: int, config: AdapterConfig, seed: int) -> dict[str, torch.Tensor]:
@@ -165,45 +196,53 @@ def _initial_weights(dims: Mapping[str, int], count: int, config: AdapterConfig,
             narrow = max(1, width // BOTTLENECK)
             one[f"{column}.down"] = uniform(width, narrow, fan_in=width)
             one[f"{column}.up"] = uniform(narrow, width, fan_in=narrow)
-    one["head.weight"] = torch.zeros(sum(dims.values()))
-    one["head.bias"] = torch.tensor(0.0)
+    outputs = (CLASSES,) if config.loss == "intervals" else ()
+    one["head.weight"] = torch.zeros(sum(dims.values()), *outputs)
+    one["head.bias"] = torch.zeros(outputs)
     return {name: torch.stack([tensor] * count).requires_grad_() for name, tensor in one.items()}
 
 
 def _fit(
     epoch: Epoch,
-    member: NDArray[np.bool_],
-    scored: NDArray[np.bool_],
+    fitted: NDArray[np.bool_],
+    inner: NDArray[np.bool_],
+    outer: NDArray[np.bool_],
     target: NDArray[np.float64],
     fixed: dict[str, torch.Tensor],
     learned: dict[str, torch.Tensor],
     config: AdapterConfig,
     seed: int,
-) -> Curve:
-    columns = [name.removesuffix(".scale") for name in fixed if name.endswith(".scale") and name != "target.scale"]
+) -> tuple[dict[str, torch.Tensor], Curve]:
+    """Train on the rows `fitted` (n, m), stop by the rows `inner` (n, m), and watch the rows `outer` (m, n)."""
+    columns = [name.removesuffix(".mean") for name in fixed if name.endswith(".mean") and name != "target.mean"]
     ratio = ratios(dict.fromkeys(columns, 0), config)
     optimiser = torch.optim.Adam(learned.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     rng = np.random.default_rng(seed)
-    labels = torch.from_numpy(target.astype(np.float32))
+    wanted = _wanted(target, config.loss)
     passes = max(config.epochs, -(-config.min_steps * config.batch // max(len(target), 1)))
-    train_curve, held_out_curve = [], []
-    for _ in range(passes):
+    best = Best(learned, inner.any(axis=0), config.patience)
+    curves: list[tuple[float, float, float]] = []
+
+    def errors(chunk: Chunk, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Return each adapter's loss on some rows of a chunk, (m, rows)."""
+        vectors = {name: _tensor(chunk[name][rows]) for name in chunk if name != "position"}
+        _, output = forward({**fixed, **learned}, ratio, config.form, vectors)
+        return _errors(config.loss, fixed, output, wanted[chunk["position"][rows]])
+
+    while len(curves) < passes and not best.stopped:
         totals, counts = np.zeros(2), np.zeros(2)
         for chunk in epoch():
             order = rng.permutation(len(chunk["position"]))
             for start in range(0, len(order), config.batch):
                 rows = order[start : start + config.batch]
                 position = np.asarray(chunk["position"][rows], dtype=np.int64)
-                vectors = {name: _tensor(chunk[name][rows]) for name in chunk if name != "position"}
-                _, score = forward({**fixed, **learned}, ratio, config.form, vectors)
-                wanted = (labels[position][None] - fixed["target.mean"][:, None]) / fixed["target.scale"][:, None]
-                error = _loss(config.loss, score, wanted)
-                mine = _tensor(member[position].T)
+                error = errors(chunk, rows)
+                mine = _tensor(fitted[position].T)
                 loss = ((error * mine).sum(dim=1) / mine.sum(dim=1).clamp(min=1)).sum()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-                others = (1 - mine) * _tensor(scored[position])[None]
+                others = _tensor(outer[:, position])
                 seen = error.detach()
                 totals += [float((seen * mine).sum()), float((seen * others).sum())]
                 counts += [float(mine.sum()), float(others.sum())]
@@ -211,14 +250,44 @@ def _fit(
             train_loss, held_out_loss = totals / counts
         if not np.isfinite(train_loss):
             raise StageError("The adapter's loss is no longer finite.", "Set training.adapter.learning_rate lower.")
-        train_curve.append(float(train_loss))
-        held_out_curve.append(float(held_out_loss))
-    return Curve(tuple(train_curve), tuple(held_out_curve))
+        losses = _stopping_losses(epoch, inner, errors, config.batch)
+        best.judge(losses)
+        judged = losses[np.isfinite(losses)]
+        curves.append((float(train_loss), float(judged.mean()) if len(judged) else math.nan, float(held_out_loss)))
+    train, stopping, held_out = zip(*curves, strict=True)
+    return best.weights(), Curve(train, stopping, held_out, tuple(best.epochs.tolist()))
 
 
-def _loss(kind: str, score: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _stopping_losses(
+    epoch: Epoch, inner: NDArray[np.bool_], errors: Callable[[Chunk, NDArray[np.int64]], torch.Tensor], batch: int
+) -> NDArray[np.float64]:
+    """Return each adapter's mean loss on its rows of `inner` (n, m); NaN where it has none."""
+    totals, counts = np.zeros(inner.shape[1]), inner.sum(axis=0)
+    judging = inner.any(axis=1)
+    if not judging.any():
+        return np.full(inner.shape[1], np.nan)
+    with torch.no_grad():
+        for chunk in epoch():
+            where = np.flatnonzero(judging[chunk["position"]])
+            for start in range(0, len(where), batch):
+                rows = where[start : start + batch]
+                mine = inner[chunk["position"][rows]].T
+                totals += (errors(chunk, rows).numpy() * mine).sum(axis=1, dtype=np.float64)
+    return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+
+
+def _wanted(target: NDArray[np.float64], loss: str) -> torch.Tensor:
+    """Return what the head should give, (n,): the label, or its class."""
+    return torch.from_numpy(classes(target) if loss == "intervals" else target.astype(np.float32))
+
+
+def _errors(kind: str, fixed: Mapping[str, torch.Tensor], output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return the loss of each adapter on each row, (m, n)."""
+    if kind == "intervals":
+        return -torch.log_softmax(output, dim=2)[:, torch.arange(len(wanted)), wanted]
     function = torch.nn.functional.mse_loss if kind == "mse" else torch.nn.functional.huber_loss
-    return function(score, wanted, reduction="none")
+    label = (wanted[None] - fixed["target.mean"][:, None]) / fixed["target.scale"][:, None]
+    return function(output, label, reduction="none")
 
 
 def _tensor(values: NDArray[np.generic]) -> torch.Tensor:

@@ -13,7 +13,9 @@
 - `leave_out`: `[{name, columns, src, mae, delta_src, delta_mae}]`; deltas are without the group minus with it
 - `members`: those of the final model
 - `importance`: `[{feature, group, gain}]` of the final model, shares of the gain, largest first
-- `adapter`: `{form, ratios, count, train_loss, held_out_loss}`, losses by epoch; null without vectors
+- `adapter`: `{form, loss, ratios, count, kept, train_loss, stopping_loss, held_out_loss}`, losses by epoch, as
+  `adapter.Curve` describes them over all adapters of the run; `kept`: the epoch each of them kept; null without vectors
+- `movement`: how far each modality's vectors moved and what that is worth, as `movement.measure` describes it
 - `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
 - `versions`: table to Delta version; `snapshot`; `training_key`
 """
@@ -33,7 +35,7 @@ from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
-from smp_features.training import splits
+from smp_features.training import embedding, movement, splits
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.encoders import source_of
@@ -68,12 +70,14 @@ class Experiment:
         out_of_fold: One row per row trained on: `row_id`, `fold`, `actual`, `predicted`, `adapter_score`,
             `metadata_only`, `chronological` (null for rows not held out there) and `without_<name>`.
         gate: One row per gate row: `row_id`, `user`, `actual`, `predicted` by the final model.
+        adaptation: Where posts lie before and after adaptation, as `embedding.coordinates` describes it.
         predictor: The final model.
     """
 
     results: dict[str, Any]
     out_of_fold: pd.DataFrame
     gate: pd.DataFrame
+    adaptation: pd.DataFrame
     predictor: Predictor
 
 
@@ -110,7 +114,7 @@ def run_experiment(
     work = _Work(rows, inputs, config, epochs)
     left_out = {name: inputs.without(columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
-    with reporter("train", 6 + len(left_out)) as bar:
+    with reporter("train", 7 + len(left_out)) as bar:
         work.nest.prepare(inputs, [*work.folds, work.final, *(each for found in work.later.values() for each in found)])
         bar.advance(1)
         pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
@@ -132,6 +136,9 @@ def run_experiment(
         predictor = work.nest.predictor(inputs, work.final, last, fingerprints)
         gate = work.gate(predictor)
         bar.advance(2)
+        moved = movement.measure(rows, inputs, work.nest, epochs, config.training, work.folds, work.final)
+        adaptation = embedding.coordinates(rows, predictor.adapters, work.trained, work.fold, config.training.seed)
+        bar.advance(1)
     results = work.results | {
         "scores": work.scores,
         "headline": next(
@@ -150,11 +157,13 @@ def run_experiment(
         "members": _members(last.regressor),
         "importance": _importance(last.regressor.importance()),
         "adapter": work.adapter_description(predictor),
+        "movement": moved,
         "external_used": work.external_used(),
         "time_rules": config.features.time_rules,
         "fingerprints": dict(fingerprints),
     }
-    return Experiment(results, pd.DataFrame(work.table)[work.trained].reset_index(drop=True), gate, predictor)
+    out_of_fold = pd.DataFrame(work.table)[work.trained].reset_index(drop=True)
+    return Experiment(results, out_of_fold, gate, adaptation, predictor)
 
 
 class _Work:
@@ -285,9 +294,12 @@ class _Work:
         curve = self.nest.curves[self.inputs.adapted]
         return {
             "form": predictor.adapters.form,
+            "loss": self.config.training.adapter.loss,
             "ratios": dict(predictor.adapters.ratios),
             "count": predictor.adapters.count,
+            "kept": list(curve.kept),
             "train_loss": [finite(value) for value in curve.train],
+            "stopping_loss": [finite(value) for value in curve.stopping],
             "held_out_loss": [finite(value) for value in curve.held_out],
         }
 

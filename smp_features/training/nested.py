@@ -99,6 +99,7 @@ class Nest:
             member,
             self._fold >= 0,
             self._target,
+            self._rows["user"].astype(np.int64),
             {column: inputs.dims[column] for column in columns},
             self._config.adapter,
             self._config.seed,

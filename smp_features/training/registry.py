@@ -56,6 +56,7 @@ LEAST_GATE_USERS = 30
 TRAINING_KEY = "training_key"
 INPUTS_KEY = "inputs_key"
 DECISION = "decision"
+ADAPTATION = "adaptation.parquet"
 _HISTORY = "champion_history"
 _FAILURES = (MlflowException, SQLAlchemyError, OSError)
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
@@ -163,6 +164,14 @@ class Registry:
     def predictions(self, version: Version, which: str = "oof") -> pd.DataFrame:
         """Return `oof_predictions.parquet` (or `gate_predictions.parquet`) of a version's run."""
         with self._artifact(version, f"{which}_predictions.parquet") as path:
+            return pd.read_parquet(path)
+
+    def adaptation(self, version: Version) -> pd.DataFrame | None:
+        """Return the figure's coordinates of a version's run (`embedding.coordinates`); None where it has none."""
+        with reachable(self.uri):
+            if ADAPTATION not in {each.path for each in self.client.list_artifacts(version.run)}:
+                return None  # trained before there were any
+        with self._artifact(version, ADAPTATION) as path:
             return pd.read_parquet(path)
 
     def predictor(self, version: Version) -> Predictor:

@@ -35,12 +35,32 @@ def _changes():
     return figures.score_changes({"picture": change, "user": change})
 
 
+def _adaptation():
+    rng = np.random.default_rng(3)
+    panels = [(modality, state) for modality in ("image", "text") for state in ("before", "after")]
+    return figures.adaptation(
+        pd.concat(
+            pd.DataFrame(rng.normal(size=(30, 3)), columns=["x", "y", "z"]).assign(
+                modality=modality, state=state, density=np.linspace(0.1, 1, 30)
+            )
+            for modality, state in panels
+        )
+    )
+
+
+def _curve():
+    losses = {"training rows": [1.0, 0.8, 0.7], "users held out": [0.9, 0.7, 0.8], "others": [None, None, None]}
+    return figures.adapter_curve(losses, [1, 2, 2], "label variance = 1")
+
+
 FIGURES = [
     _similarity,
     lambda: figures.predicted_against_actual(PREDICTED, POPULARITY),
     _calibration,
     _importance,
     _changes,
+    _adaptation,
+    _curve,
 ]
 
 
@@ -94,6 +114,27 @@ def test_a_change_within_noise_is_hollow():
     source, error = _changes().axes
     assert to_hex(source.collections[0].get_facecolors()[0]) == "#0072b2"
     assert to_hex(error.collections[0].get_facecolors()[0]) == "#ffffff"
+
+
+def test_adaptation_has_a_panel_for_each_modality_and_state_with_its_count_and_one_colour_bar():
+    figure = _adaptation()
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert [axes.get_title() for axes in panels] == [
+        f"{modality}, {state} adaptation (n = 30)" for modality in ("image", "text") for state in ("before", "after")
+    ]
+    assert len(figure.axes) == len(panels) + 1
+    x, y, z = panels[0].collections[0]._offsets3d
+    assert len(x) == len(y) == len(z) == 30
+    assert panels[3].collections[0].get_array().max() == 1
+
+
+def test_the_adapters_curve_counts_epochs_from_one_and_leaves_out_lines_without_values():
+    axes = _curve().axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["users held out"].get_xdata().tolist() == [1, 2, 3]
+    assert lines["users held out"].get_ydata().tolist() == [0.9, 0.7, 0.8]
+    assert lines["median epoch kept"].get_xdata() == [2, 2]
+    assert "others" not in lines
 
 
 def test_drawing_leaves_no_global_state():

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import ablation_section
-from smp_features.analysis.page import Table
-from smp_features.analysis.results import ablated, champion_results, interval, score
+from smp_features.analysis.page import Picture, Table
+from smp_features.analysis.results import ablated, adaptation, champion_results, interval, score
 from smp_features.config import load_config
 
 
@@ -65,6 +66,7 @@ def test_the_champions_results_are_read_not_the_newest(two_versions):
     assert found.group_of == {"title_embedding_pca_0": "text"}
     assert found.external_used
     assert found.ablations == {}
+    assert found.adaptation is None  # it was trained before there were such records
 
 
 def _cell(table: str, name: str, src: float | None, against: str | None = None) -> dict[str, object]:
@@ -103,3 +105,26 @@ def test_what_could_not_be_computed_reads_as_nan():
     assert math.isnan(interval(nothing).value)
     entry = {"split": "identity", "model": "median", "segment": "all", "n": 3, "src": nothing}
     assert math.isnan(score(entry | {"mae": nothing, "bias": nothing}).src.value)
+
+
+def test_what_adaptation_did_is_read_and_shown_with_its_figure():
+    def held(value: float) -> dict[str, object]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "level": 0.95, "excludes_zero": False}
+
+    names = ("moved", "shuffled", "difference", "src_raw", "src_adapted", "gain")
+    moved = {name: held(number / 10) for number, name in enumerate(names)}
+    adapter = {
+        "form": "mixture", "loss": "mse", "ratios": {"image_embedding": 0.2}, "count": 2, "kept": [1, 2],
+        "train_loss": [1.0, 0.9], "stopping_loss": [1.0, 0.8], "held_out_loss": [None, None],
+    }  # fmt: skip
+    results = {"movement": [{"modality": "image_embedding", "n": 5, "users": 3, **moved}], "adapter": adapter}
+    placed = pd.DataFrame({"x": [0.0, 1.0], "y": [1.0, 0.0], "z": [0.0, 2.0], "density": [0.5, 1.0]})
+    placed = placed.assign(modality="image", state=["before", "after"])
+    found = adaptation(results, placed)
+    section = adaptation_section(found)
+    (shown,) = (block for block in section.blocks if isinstance(block, Table))
+    assert shown.rows[0][:2] == ("image_embedding", 5)
+    assert [cell.value for cell in shown.rows[0][2:]] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert sum(isinstance(block, Picture) for block in section.blocks) == 2
+    assert adaptation({"movement": [], "adapter": None}, placed) is None
+    assert adaptation_section(None).missing is not None

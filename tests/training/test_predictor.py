@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from smp_features.config import RegressorConfig, TrainingConfig
+from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import FingerprintError, ModelError
 from smp_features.training import encoders, regressor
 from smp_features.training.inputs import Inputs
@@ -158,3 +158,18 @@ def test_predictions_are_clipped_to_the_labels_seen(rows):
     far = {name: values.copy() for name, values in rows.items()}
     found = fitted.predict(far, None, None)
     assert found.min() >= rows["popularity"].min() and found.max() <= rows["popularity"].max()
+
+
+def test_a_model_whose_adapters_tell_intervals_apart_is_saved_whole(rows, tmp_path):
+    config = TrainingConfig(
+        adapter=AdapterConfig(loss="intervals"), regressor=RegressorConfig(pca_components=3, adapted_components=2)
+    )
+    chunk = {name: rows[name] for name in ("image_embedding", "has_image_embedding")} | {"position": np.arange(N)}
+    nest = Nest(rows, lambda columns: lambda: iter([chunk]), config)
+    everyone = Division("all", np.ones(N, bool), np.zeros(N, bool))
+    made = nest.predictor(INPUTS, everyone, nest.fit(INPUTS, everyone), FINGERPRINTS)
+    made.save(tmp_path / "model")
+    loaded = Predictor.load(tmp_path / "model")
+    assert loaded.adapters.weights["target.centres"].shape == (3, 14)
+    assert np.array_equal(loaded.adapters.mean_forward(rows)[1], made.adapters.mean_forward(rows)[1])
+    assert np.array_equal(loaded.predict(frame_of(rows)), made.predict_rows(rows))
