@@ -109,6 +109,14 @@ FEATURES: tuple[Feature, ...] = (
         user_has_alias="1 if the user has a path alias, else 0",
     ),
     *_numbers(
+        "history",
+        history_post_count="the user's posts made strictly before this one, 0 for the first",
+        history_days_since_last="days since the latest of them; null for the first",
+        history_known_label_count="how many of them had a label known at the post (labels.known_at), 0 if none",
+        history_known_label_mean="mean of those labels, log2(views + 1); null if none was known",
+        history_known_label_last="label of the latest post among those; null if none was known",
+    ),
+    *_numbers(
         "external",
         external_views="total views of the user at the crawl; null unless known at the post (or challenge rules)",
         external_tags="total tags at the crawl; null as above",
