@@ -83,6 +83,8 @@ FEATURES: tuple[Feature, ...] = (
         event_hour="UTC hour, 0..23",
         event_day_of_year="UTC day of the year, 1..366",
         event_epoch_days="days since 1970-01-01 UTC, with fraction",
+        local_hour="hour in the user's zone as known at the post, 0..23; null if unknown",
+        local_weekday="day of the week in the user's zone as known at the post, 1 = Monday .. 7; null if unknown",
     ),
     *_numbers(
         "place",

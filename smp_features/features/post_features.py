@@ -16,6 +16,7 @@ from smp_features.features import metadata
 from smp_features.features.catalogue import FEATURES
 from smp_features.features.history import HISTORY, with_history
 from smp_features.features.inconsistency import SIMILARITIES, cosine_column
+from smp_features.features.local_time import local_columns
 from smp_features.features.point_in_time import check_time_rules, with_profiles
 from smp_features.runs import Phases, Summary
 from smp_features.table_specs import SPECS
@@ -211,6 +212,7 @@ def feature_rows(inputs: DataFrame, recipe: Recipe) -> DataFrame:
         **metadata.title_columns(),
         **metadata.tag_columns(),
         **metadata.time_columns(),
+        **local_columns("user_data"),
         **metadata.place_columns(),
         **metadata.user_columns("user_data"),
         "user_has_alias": F.col("path_alias").isNotNull().cast("double"),

@@ -78,7 +78,8 @@ def test_only_posts_whose_inputs_changed_are_made_again(posts, refresh):
     posts.rows["2"] |= {"title": "A red boat", "title_key": posts.key_of("A red boat")}
     posts.rows["1"]["image_path"] = "moved.jpg"  # no feature is made of it
     posts.write_posts()
-    posts.profile("bob", 2.5, photo_count=7)  # after post 3, before post 4
+    bob = {"photo_count": 7, "timezone_name": "Asia/Tokyo", "timezone_offset_minutes": 0}
+    posts.profile("bob", 2.5, **bob)  # after post 3, before post 4
     posts.profile("cat", 5, photo_count=8)  # after her only post
     posts.profile("ann", 400, "external", external_views=1000)  # crawled long after her posts
     summary, changed = refresh()
@@ -87,6 +88,7 @@ def test_only_posts_whose_inputs_changed_are_made_again(posts, refresh):
     assert rows["2"].caption_title_similarity == rows["1"].caption_title_similarity
     assert [rows[pid].user_photo_count for pid in "12345"] == [10.0, 10.0, None, 7.0, None]
     assert rows["1"].external_views is None
+    assert (rows["4"].event_hour, rows["4"].local_hour, rows["3"].local_hour) == (12.0, 21.0, None)
 
 
 def test_a_new_post_recomputes_the_posts_whose_history_it_changes_and_no_others(posts, refresh):
