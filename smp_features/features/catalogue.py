@@ -74,6 +74,11 @@ FEATURES: tuple[Feature, ...] = (
         title_has_link="1 if the title holds a URL, else 0",
         tag_count="space-separated tags",
         tag_char_count="characters over all tags",
+        title_script_share="letters of the script title_script per letter, 0..1; null without letters",
+    ),
+    *_categories(
+        "title",
+        title_script="Unicode script that most letters of the title are of (Latin, Han …); null without letters",
     ),
     *_numbers(
         "time",

@@ -18,6 +18,7 @@ from smp_features.features.history import HISTORY, with_history
 from smp_features.features.inconsistency import SIMILARITIES, cosine_column
 from smp_features.features.local_time import local_columns
 from smp_features.features.point_in_time import check_time_rules, with_profiles
+from smp_features.features.scripts import script_columns
 from smp_features.runs import Phases, Summary
 from smp_features.table_specs import SPECS
 from smp_features.tables import Lakehouse, row_hash
@@ -210,6 +211,7 @@ def feature_rows(inputs: DataFrame, recipe: Recipe) -> DataFrame:
         "title_log_perplexity": F.col("title_log_perplexity"),
         "title_token_count": F.col("title_token_count").cast("double"),
         **metadata.title_columns(),
+        **script_columns(),
         **metadata.tag_columns(),
         **metadata.time_columns(),
         **local_columns("user_data"),

@@ -50,6 +50,7 @@ def test_every_post_has_a_row_whose_values_follow_from_its_content(posts):
     assert (one.user_photo_count, one.user_is_pro, rows["2"].user_photo_count) == (10.0, 1.0, 10.0)
     assert (rows["3"].has_place, rows["3"].user_has_alias, rows["3"].user_photo_count) == (0.0, 0.0, None)
     assert (one.clip_text_extractor, one.time_rules) == ("txt1", "strict")
+    assert [rows[pid].title_script for pid in "123"] == ["Latin", "Latin", None] and one.title_script_share == 1.0
     assert (one.history_post_count, one.history_days_since_last) == (0.0, None)
     assert [rows["2"][name] for name in HISTORY] == [1.0, 1.0, 0.0, None, None]  # post 1's label takes 30 days
 
