@@ -26,6 +26,7 @@ LIBRARY = [
     "pyarrow>=14,<15",
     "pydantic>=2.5,<3",
     "PyYAML>=6",
+    "regex>=2022.10.31",
     "rich>=13",
     "safetensors>=0.4",
     "scikit-learn>=1.3",

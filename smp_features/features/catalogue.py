@@ -83,6 +83,11 @@ FEATURES: tuple[Feature, ...] = (
         "tags",
         tag_count="space-separated tags",
         tag_char_count="characters over all tags",
+        title_script_share="letters of the script title_script per letter, 0..1; null without letters",
+    ),
+    *_categories(
+        "title",
+        title_script="Unicode script that most letters of the title are of (Latin, Han …); null without letters",
     ),
     Feature(
         "tag_buckets",
@@ -98,6 +103,8 @@ FEATURES: tuple[Feature, ...] = (
         event_hour="UTC hour, 0..23",
         event_day_of_year="UTC day of the year, 1..366",
         event_epoch_days="days since 1970-01-01 UTC, with fraction",
+        local_hour="hour in the user's zone as known at the post, 0..23; null if unknown",
+        local_weekday="day of the week in the user's zone as known at the post, 1 = Monday .. 7; null if unknown",
     ),
     *_numbers(
         "place",
@@ -122,6 +129,14 @@ FEATURES: tuple[Feature, ...] = (
         user_description_char_count="characters of the profile text; null where the source cannot express it",
         user_has_location="1 if the profile states a location, else 0; null if unknown",
         user_has_alias="1 if the user has a path alias, else 0",
+    ),
+    *_numbers(
+        "history",
+        history_post_count="the user's posts made strictly before this one, 0 for the first",
+        history_days_since_last="days since the latest of them; null for the first",
+        history_known_label_count="how many of them had a label known at the post (labels.known_at), 0 if none",
+        history_known_label_mean="mean of those labels, log2(views + 1); null if none was known",
+        history_known_label_last="label of the latest post among those; null if none was known",
     ),
     *_numbers(
         "external",

@@ -150,10 +150,7 @@ def time_columns(event_ts: str = "event_ts") -> dict[str, Column]:
     They count from the epoch, because `year(event_ts)` and its kin answer in the session's time zone.
     """
     micros = F.unix_micros(event_ts)
-    # The remainder goes first, so that the division is exact.
-    hours = ((micros - F.pmod(micros, F.lit(MICROS_PER_HOUR))) / MICROS_PER_HOUR).cast("bigint")
-    hour = F.pmod(hours, F.lit(24))
-    day = F.date_add(F.lit("1970-01-01").cast("date"), ((hours - hour) / 24).cast("int"))
+    day, hour = day_and_hour(micros)
     return {
         "event_year": F.year(day).cast("double"),
         "event_month": F.month(day).cast("double"),
@@ -162,6 +159,14 @@ def time_columns(event_ts: str = "event_ts") -> dict[str, Column]:
         "event_day_of_year": F.dayofyear(day).cast("double"),
         "event_epoch_days": micros / MICROS_PER_DAY,
     }
+
+
+def day_and_hour(micros: Column) -> tuple[Column, Column]:
+    """Return the date and the hour (0..23) of microseconds since 1970-01-01, in no session's time zone."""
+    # The remainder goes first, so that the division is exact.
+    hours = ((micros - F.pmod(micros, F.lit(MICROS_PER_HOUR))) / MICROS_PER_HOUR).cast("bigint")
+    hour = F.pmod(hours, F.lit(24))
+    return F.date_add(F.lit("1970-01-01").cast("date"), ((hours - hour) / 24).cast("int")), hour
 
 
 def place_columns() -> dict[str, Column]:

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from smp_features.errors import ConfigError
+from smp_features.features.history import HISTORY
 from smp_features.table_specs import SPECS
 
 OUTCOME_WORDS = frozenset(
@@ -22,8 +23,10 @@ ORIGINS = ("user_data", "external")
 def check_time_rules(columns: Iterable[str]) -> None:
     """Refuse feature columns that only come to be known after a post was made: its views, its label, its prediction.
 
-    Columns of `user_profiles` pass although they count views and faves: their rows are dated, and `with_profiles`
-    shows a post only the ones known when it was made.
+    Two sets of columns pass by their full names. Those of `user_profiles`, although they count views and faves: their
+    rows are dated, and `with_profiles` shows a post only the ones known when it was made. And those of `HISTORY`,
+    although they are made of labels: of other posts' labels, and `with_history` shows a post only the ones known when
+    it was made.
 
     Args:
         columns: Names of feature columns.
@@ -31,7 +34,7 @@ def check_time_rules(columns: Iterable[str]) -> None:
     Raises:
         ConfigError: Some are post-outcome columns; all of them are named.
     """
-    dated = set(SPECS["user_profiles"].column_names)
+    dated = {*SPECS["user_profiles"].column_names, *HISTORY}
     refused = [name for name in columns if name not in dated and OUTCOME_WORDS & set(name.lower().split("_"))]
     if refused:
         raise ConfigError(

@@ -14,8 +14,11 @@ from smp_features.errors import ReconciliationError
 from smp_features.extractors import build_extractors
 from smp_features.features import metadata
 from smp_features.features.catalogue import FEATURES
+from smp_features.features.history import HISTORY, with_history
 from smp_features.features.inconsistency import SIMILARITIES, cosine_column
+from smp_features.features.local_time import local_columns
 from smp_features.features.point_in_time import check_time_rules, with_profiles
+from smp_features.features.scripts import script_columns
 from smp_features.runs import Phases, Summary
 from smp_features.table_specs import SPECS
 from smp_features.tables import Lakehouse, row_hash
@@ -26,7 +29,7 @@ VERSION = 2
 """Raised whenever this package computes a feature differently; every row is then recomputed once."""
 
 CONTENT_TABLES = ("captions", "image_embeddings", "text_embeddings", "perplexities")
-INPUTS = ("posts", "user_profiles", *CONTENT_TABLES)
+INPUTS = ("posts", "labels", "user_profiles", *CONTENT_TABLES)
 
 _POST_COLUMNS = (
     *("pid", "uid", "split", "event_ts", "title", "title_key", "tags"),
@@ -145,8 +148,8 @@ def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str,
     is read here.
 
     Returns:
-        One row per post: columns of `posts`, the profiles as structs `user_data` and `external`, caption and
-        perplexity of the configured extractors, and `inputs_key`.
+        One row per post: columns of `posts`, the group `history`, the profiles as structs `user_data` and `external`,
+        caption and perplexity of the configured extractors, and `inputs_key`.
     """
     made_with = recipe.fingerprints
 
@@ -155,6 +158,7 @@ def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str,
         return rows.select(*(F.col(column).alias(name) for name, column in columns.items()))
 
     posts = lakehouse.read("posts", versions["posts"]).select(*_POST_COLUMNS)
+    labels = lakehouse.read("labels", versions["labels"])
     profiles = lakehouse.read("user_profiles", versions["user_profiles"])
     captions = content(
         "captions", "caption", image_key="image_key", caption="caption", caption_key="text_key", caption_status="status"
@@ -170,7 +174,7 @@ def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str,
         title_token_count="token_count",
         perplexity_found="status",
     )
-    joined = with_profiles(posts, profiles, recipe.time_rules)
+    joined = with_profiles(with_history(posts, labels), profiles, recipe.time_rules)
     for rows, key in (
         (captions, "image_key"),
         (images, "image_key"),
@@ -182,7 +186,7 @@ def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str,
     recorded = [F.lit(value).alias(name) for name, value in recipe.columns.items()]
     identity = [_plain(column) for column in _POST_COLUMNS]
     profile_hashes = [F.col(name)["row_hash"].alias(name) for name in ("user_data", "external")]
-    hashed = row_hash([F.lit(VERSION).alias("version"), *recorded, *identity, *_FOUND, *profile_hashes])
+    hashed = row_hash([F.lit(VERSION).alias("version"), *recorded, *identity, *_FOUND, *HISTORY, *profile_hashes])
     return joined.withColumn("inputs_key", hashed)
 
 
@@ -207,8 +211,10 @@ def feature_rows(inputs: DataFrame, recipe: Recipe) -> DataFrame:
         "title_log_perplexity": F.col("title_log_perplexity"),
         "title_token_count": F.col("title_token_count").cast("double"),
         **metadata.title_columns(),
+        **script_columns(),
         **metadata.tag_columns(),
         **metadata.time_columns(),
+        **local_columns("user_data"),
         **metadata.place_columns(),
         **metadata.user_columns("user_data"),
         "user_has_alias": F.col("path_alias").isNotNull().cast("double"),

@@ -91,10 +91,17 @@ def test_an_external_crawl_is_seen_by_earlier_posts_under_the_challenge_only(tab
 
 
 def test_the_catalogue_holds_no_post_outcome_column():
+    assert "history_known_label_mean" in [feature.name for feature in FEATURES]
     check_time_rules(feature.name for feature in FEATURES)
 
 
-@pytest.mark.parametrize("name", ["popularity", "views", "log_views", "Label", "faves_first_day", "predicted_score"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("popularity", "views", "log_views", "Label", "faves_first_day", "predicted_score"),
+        *("post_views", "label_mean", "known_label_mean", "history_label_mean", "history_known_label_mean_2"),
+    ],
+)
 def test_post_outcome_columns_are_refused_by_name(name):
     with pytest.raises(ConfigError, match=f"Post-outcome columns cannot be features: {name}\\."):
         check_time_rules(["title_char_count", name, "external_views"])

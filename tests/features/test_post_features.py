@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from smp_features.errors import ConfigError, ReconciliationError
 from smp_features.features import post_features
 from smp_features.features.catalogue import Feature
+from smp_features.features.history import HISTORY
 from smp_features.features.metadata import tag_statistics, time_parts, title_statistics
 from smp_features.features.post_features import features
 
@@ -48,6 +50,9 @@ def test_every_post_has_a_row_whose_values_follow_from_its_content(posts):
     assert (one.user_photo_count, one.user_is_pro, rows["2"].user_photo_count) == (10.0, 1.0, 10.0)
     assert (rows["3"].has_place, rows["3"].user_has_alias, rows["3"].user_photo_count) == (0.0, 0.0, None)
     assert (one.clip_text_extractor, one.time_rules) == ("txt1", "strict")
+    assert [rows[pid].title_script for pid in "123"] == ["Latin", "Latin", None] and one.title_script_share == 1.0
+    assert (one.history_post_count, one.history_days_since_last) == (0.0, None)
+    assert [rows["2"][name] for name in HISTORY] == [1.0, 1.0, 0.0, None, None]  # post 1's label takes 30 days
 
 
 def test_missing_pictures_and_empty_titles_leave_nulls_not_gaps(posts):
@@ -74,7 +79,8 @@ def test_only_posts_whose_inputs_changed_are_made_again(posts, refresh):
     posts.rows["2"] |= {"title": "A red boat", "title_key": posts.key_of("A red boat")}
     posts.rows["1"]["image_path"] = "moved.jpg"  # no feature is made of it
     posts.write_posts()
-    posts.profile("bob", 2.5, photo_count=7)  # after post 3, before post 4
+    bob = {"photo_count": 7, "timezone_name": "Asia/Tokyo", "timezone_offset_minutes": 0}
+    posts.profile("bob", 2.5, **bob)  # after post 3, before post 4
     posts.profile("cat", 5, photo_count=8)  # after her only post
     posts.profile("ann", 400, "external", external_views=1000)  # crawled long after her posts
     summary, changed = refresh()
@@ -83,6 +89,41 @@ def test_only_posts_whose_inputs_changed_are_made_again(posts, refresh):
     assert rows["2"].caption_title_similarity == rows["1"].caption_title_similarity
     assert [rows[pid].user_photo_count for pid in "12345"] == [10.0, 10.0, None, 7.0, None]
     assert rows["1"].external_views is None
+    assert (rows["4"].event_hour, rows["4"].local_hour, rows["3"].local_hour) == (12.0, 21.0, None)
+
+
+def test_a_new_post_recomputes_the_posts_whose_history_it_changes_and_no_others(posts, refresh):
+    first = posts.rows["1"]["event_ts"]
+    new = {"event_ts": first + timedelta(days=40), "split": "test"}
+    posts.rows["6"] = posts.rows["1"] | new | {"pid": "6"}
+    posts.rows["7"] = posts.rows["1"] | new | {"pid": "7"}  # the same instant
+    posts.write_posts()
+    _, changed = refresh()
+    rows = posts.features()
+    assert changed == {"6", "7"}  # nobody else posted later
+    for pid in "67":
+        assert [rows[pid][name] for name in HISTORY] == [2.0, 39.0, 2.0, 2.0, 2.5]
+
+    between = {"pid": "8", "event_ts": first + timedelta(days=0.5)}
+    posts.rows["8"] = posts.rows["1"] | between
+    posts.write_posts()
+    summary, changed = refresh()
+    rows = posts.features()
+    assert changed == {"2", "6", "7", "8"} and (summary.computed, summary.outcome) == (4, "done")
+    assert [rows["2"][name] for name in HISTORY] == [2.0, 0.5, 0.0, None, None]
+    assert [rows["6"][name] for name in HISTORY] == [3.0, 39.0, 2.0, 2.0, 2.5]
+    assert refresh()[0].outcome == "nothing_to_do"
+
+
+def test_a_label_recomputes_the_posts_made_after_it_was_known(posts, refresh):
+    posts.rows["6"] = posts.rows["1"] | {"pid": "6", "event_ts": posts.rows["1"]["event_ts"] + timedelta(days=40)}
+    posts.write_posts()
+    refresh()
+    posts.labels |= {"2": 8.0, "4": 1.0, "6": 9.0}  # bob made no later post, and no post sees its own label
+    posts.write_labels()
+    summary, changed = refresh()
+    assert changed == {"6"} and summary.versions_read["labels"] == posts.lakehouse.version("labels")
+    assert [posts.features()["6"][name] for name in HISTORY] == [2.0, 39.0, 2.0, 4.75, 8.0]
 
 
 def test_other_rules_or_models_make_every_row_again_and_going_back_gives_the_same_keys(posts, refresh, recipe):
@@ -107,7 +148,8 @@ def test_a_new_post_has_a_row_before_its_content_and_a_post_that_left_has_none(p
     posts.extract("perplexities")
     _, changed = refresh()
     row = posts.features()["6"]
-    assert changed == {"6"} and (row.title_log_perplexity, row.title_embedding) == (0.75, None)
+    assert changed == {"6", "2"}  # post 2 of the same user has one earlier post more
+    assert (row.title_log_perplexity, row.title_embedding) == (0.75, None)
     posts.extract()
     del posts.rows["5"]
     posts.write_posts()
