@@ -127,7 +127,7 @@ class Bootstrap:
             }
         )
         values = points(actual, predicted)
-        return {name: _interval(values[name], draws, level) for name, draws in drawn.items()}
+        return {name: percentile_interval(values[name], draws, level) for name, draws in drawn.items()}
 
     def differences(self, actual: Floats, first: Floats, second: Floats, level: float = 0.95) -> dict[str, Interval]:
         """Return the paired differences `src` and `mae` of two models, first minus second.
@@ -145,7 +145,7 @@ class Bootstrap:
             "src": src(actual, first) - src(actual, second),
             "mae": mae(actual, first) - mae(actual, second),
         }
-        return {name: _interval(values[name], draws, level) for name, draws in drawn.items()}
+        return {name: percentile_interval(values[name], draws, level) for name, draws in drawn.items()}
 
 
 def weighted_mean(values: Floats) -> Callable[[Floats], Floats]:
@@ -189,7 +189,8 @@ class _Ranker:
         return (below + (by_group + 1) / 2)[:, self._group]
 
 
-def _interval(value: float, draws: Floats, level: float) -> Interval:
+def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
+    """Return a value with the percentile interval of its finite draws, (resamples,); NaN ends without any."""
     kept = draws[np.isfinite(draws)]
     if not len(kept) or not np.isfinite(value):
         return Interval(float(value), float("nan"), float("nan"), level)
