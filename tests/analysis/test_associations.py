@@ -144,12 +144,12 @@ def test_intervals_cover_the_planted_effect_about_as_often_as_they_say():
     covered = []
     for seed in range(120):
         rng = np.random.default_rng(seed)
-        context = _context(rng, 300, 70)
-        flag = rng.random(300) < 0.3
-        # Each user's posts vary by their own amount, which an interval over posts would not notice.
-        spread = context["uid"].map(lambda uid: 0.3 + int(uid[1:]) % 4)
-        user = context["uid"].map(lambda uid: int(uid[1:]) % 7)
-        popularity = user + 1.5 * flag + spread * rng.normal(size=300)
+        context = _context(rng, 600, 40)
+        flag = rng.random(600) < 0.3
+        # To each user the flag is worth something else, so that fifteen posts of one user are not fifteen witnesses.
+        user = context["uid"].str[1:].astype(int).to_numpy()
+        worth = rng.normal(1.5, 1.5, 40)[user]
+        popularity = user % 7 + worth * flag + rng.normal(size=600)
         row = adjusted_effects(popularity, pd.DataFrame({"flag": flag}), context, 200).iloc[0]
         covered.append(row["low"] <= 1.5 <= row["high"])
     assert 0.87 <= np.mean(covered) <= 0.99
