@@ -302,10 +302,13 @@ class ReportConfig(_Frozen):
     Attributes:
         gallery: Show thumbnails and titles of single posts; switch off for private data.
         truth: A `truth.json` beside generated posts, for the oracle's score; null looks in the source folder.
+        perplexity_quantile: Titles beyond this quantile of the training titles' perplexity count as gibberish in the
+            analysis; predictions are made for them all the same.
     """
 
     gallery: bool = True
     truth: str | None = None
+    perplexity_quantile: float = Field(default=0.95, gt=0, lt=1)
 
 
 class SparkConfig(_Frozen):

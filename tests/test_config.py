@@ -32,6 +32,7 @@ def test_a_file_extends_another_section_by_section(tmp_path):
         ("training.adapter.epoch=3", "Unknown configuration key 'training.adapter.epoch'. Did you mean 'epochs'?"),
         ("features.groups=[imge]", "unknown feature group 'imge'. Did you mean 'image'?"),
         ("training.folds=two", "Configuration key 'training.folds'"),
+        ("report.perplexity_quantile=1", "Configuration key 'report.perplexity_quantile'"),
         ("training", "expected key.path=value"),
         ("root.x.y=1", "'root' is a value, not a section"),
         ("schema=a;b", "Configuration key 'schema'"),

@@ -1,7 +1,8 @@
 """Cleaning rules: named flags on titles that say little, for the analysis; no post is ever dropped at prediction.
 
 The paper cleans its training posts before it looks at them (figure 2: the share removed falls as popularity rises) and
-does not state its rules; these are ours. A title may break several.
+does not state its rules; these are ours. A title may break several. One rule is fitted: titles that the language model
+finds less likely than nearly all training titles.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from smp_features.analysis.summaries import interval_label, intervals_from, share
 from smp_features.features.metadata import LINK
+from smp_features.training.metrics import interval_names
 
 _EXTENSIONS = "jpe?g|png|gif|tiff?|bmp|webp|heic|raw|cr2|nef|arw|dng|psd|mov|mp4|avi"
 _CAMERAS = (
@@ -79,11 +84,17 @@ RULES: dict[str, Callable[[str], bool]] = {
     "repeated_character": is_repeated_character,
     "no_letters": has_no_letters,
 }
-"""The rules by name, in the order they are shown."""
+"""The rules about a title's text by name, in the order they are shown."""
+
+HIGH_PERPLEXITY = "high_perplexity"
+"""The fitted rule, which follows those of `RULES`."""
+
+ANY = "any"
+"""Stands for breaking at least one rule."""
 
 
 def cleaning_flags(titles: Iterable[str]) -> pd.DataFrame:
-    """Apply every rule to every title.
+    """Apply every rule about a title's text to every title.
 
     Args:
         titles: (n,) titles, '' if empty.
@@ -93,3 +104,57 @@ def cleaning_flags(titles: Iterable[str]) -> pd.DataFrame:
     """
     listed = list(titles)
     return pd.DataFrame({name: [rule(title) for title in listed] for name, rule in RULES.items()}, dtype=bool)
+
+
+def perplexity_threshold(log_perplexities: ArrayLike, quantile: float) -> float:
+    """Return the log-perplexity beyond which a title counts as gibberish.
+
+    Args:
+        log_perplexities: Of the training posts alone, nats per token; NaN where a title is empty. No label is used.
+        quantile: Share of those posts that stay, 0..1.
+
+    Returns:
+        Nats per token; infinite, so that nothing lies beyond it, when no post has one.
+    """
+    values = np.asarray(log_perplexities, np.float64)
+    known = values[~np.isnan(values)]
+    return float(np.quantile(known, quantile)) if len(known) else float("inf")
+
+
+def with_high_perplexity(flags: pd.DataFrame, log_perplexities: ArrayLike, threshold: float) -> pd.DataFrame:
+    """Return flags with the fitted rule's column appended.
+
+    Args:
+        flags: (n, 6) of `cleaning_flags`.
+        log_perplexities: (n,) nats per token; NaN, as of an empty title, breaks another rule and not this one.
+        threshold: Of `perplexity_threshold`.
+    """
+    return flags.assign(**{HIGH_PERPLEXITY: np.asarray(log_perplexities, np.float64) > threshold})
+
+
+def removed_by_interval(popularity: ArrayLike, flags: pd.DataFrame, users: ArrayLike) -> pd.DataFrame:
+    """Count by popularity interval the posts that each rule removes from the analysis (figure 2).
+
+    Args:
+        popularity: (n,) labels, log2(views + 1); posts whose label is NaN are left out.
+        flags: (n, k) bool, one column per rule.
+        users: (n,) user of each post.
+
+    Returns:
+        One row per interval and rule, `any` rule first, empty intervals included: `lower`, `interval`, `rule`, `posts`,
+        `removed`, and `share`, `low`, `high`: the share removed with its 95 % interval over users (NaN without posts).
+    """
+    labels = np.asarray(popularity, np.float64)
+    labelled = ~np.isnan(labels)
+    lowers, owners, shown = interval_names(labels[labelled]), np.asarray(users)[labelled], flags[labelled]
+    rules = {ANY: shown.any(axis=1), **{str(name): shown[name] for name in shown}}
+    rows = []
+    for name, broken in rules.items():
+        breaks = broken.to_numpy(bool)
+        for lower in intervals_from(lowers):
+            inside = lowers == lower
+            found = share(breaks[inside], owners[inside])
+            ends = (found.value, found.low, found.high)
+            rows.append((lower, interval_label(lower), name, inside.sum(), breaks[inside].sum(), *ends))
+    columns = ["lower", "interval", "rule", "posts", "removed", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)

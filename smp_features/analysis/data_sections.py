@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from smp_features.analysis import figures
 from smp_features.analysis.page import (
     Block,
     Card,
@@ -18,16 +17,13 @@ from smp_features.analysis.page import (
     Note,
     Section,
     Table,
-    drawn,
     short,
     show,
     table,
 )
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES, Extreme
-from smp_features.analysis.summaries import FEW, by_interval
 from smp_features.config import Config
 from smp_features.ingest import KNOWN_LATE
-from smp_features.training.metrics import Interval
 
 STAGE_OF_TABLE = {
     "posts": "ingest: pictures",
@@ -177,49 +173,6 @@ def coverage_section(
     return Section("coverage", "Coverage and errors", tuple(blocks))
 
 
-def similarity_section(measures: pd.DataFrame) -> Section:
-    """Show the three similarities by popularity interval.
-
-    Args:
-        measures: As of `readings.measures`.
-    """
-    title = "Similarity of picture and text by popularity"
-    if measures[list(SIMILARITIES)].isna().all(axis=None):
-        return Section(
-            "similarity", title, missing="No similarities yet. `smp extract`, then `smp features` make them."
-        )
-    described = {name: by_interval(measures["popularity"], measures[column]) for column, name in SIMILARITIES.items()}
-    picture = drawn(
-        figures.measures_by_interval(described, "cosine similarity"),
-        "Quartiles of three cosine similarities by popularity interval; the tables below hold the numbers.",
-        "Cosine of CLIP embeddings; higher means that the two say the same. The caption is a vision-language model's "
-        "description of the picture, so caption against title is the consistency of picture and title. "
-        f"Hollow dots: fewer than {FEW} posts.",
-    )
-    return Section("similarity", title, (picture, _quartile_table(described)))
-
-
-def perplexity_section(measures: pd.DataFrame) -> Section:
-    """Show the title's log-perplexity by popularity interval.
-
-    Args:
-        measures: As of `readings.measures`.
-    """
-    title = "Log-perplexity of the title by popularity"
-    if measures[PERPLEXITY].isna().all():
-        return Section(
-            "perplexity", title, missing="No perplexities yet. `smp extract`, then `smp features` make them."
-        )
-    described = by_interval(measures["popularity"], measures[PERPLEXITY])
-    picture = drawn(
-        figures.measures_by_interval({"title": described}, "nats per token"),
-        "Quartiles of the title's log-perplexity by popularity interval; the table below holds the numbers.",
-        "Mean negative log-likelihood of the title's tokens under the language model; gibberish is high. Posts with an "
-        f"empty title have none. Hollow dots: fewer than {FEW} posts.",
-    )
-    return Section("perplexity", title, (picture, _quartile_table({"title": described})))
-
-
 def gallery_section(
     most: Sequence[Extreme], least: Sequence[Extreme], thumbnails: Mapping[str, str], shown: bool
 ) -> Section:
@@ -251,20 +204,6 @@ def _card(post: Extreme, thumbnails: Mapping[str, str]) -> Card:
     lines = (("title", short(post.title)), ("caption", short(post.caption)), ("pid", post.pid))
     heading = f"similarity {show(post.similarity, 3)} · {popularity}"
     return Card(heading, thumbnails.get(post.image_key or ""), lines)
-
-
-def _quartile_table(described: Mapping[str, pd.DataFrame]) -> Table:
-    """One row per interval; the measures share their intervals, since these are those of all labelled posts."""
-    headers = ["interval", "posts"]
-    first = _records(next(iter(described.values())))
-    rows: list[list[Cell]] = [[row["interval"], row["posts"]] for row in first]
-    for name, frame in described.items():
-        headers += ["n", f"{name}: median [quartiles]"]
-        for cells, row in zip(rows, _records(frame), strict=True):
-            cells += [row["n"], Interval(row["median"], row["q1"], row["q3"], 0.5)]
-    return table(
-        headers, rows, "By popularity interval; n = posts that have a value, in brackets the middle half of them"
-    )
 
 
 def _measure_table(coverage: pd.DataFrame) -> Table:

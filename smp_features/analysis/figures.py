@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from smp_features.analysis.associations import ADJUSTMENTS
 from smp_features.analysis.summaries import FEW
 from smp_features.training.metrics import Interval
 
@@ -82,32 +83,108 @@ def measures_by_interval(summaries: Mapping[str, pd.DataFrame], unit: str) -> Fi
 
     Returns:
         One panel per measure: a bar from the first to the third quartile, a dot at the median (hollow where fewer
-        than 10 posts are behind it), n along the bottom.
+        than 10 posts are behind it) within its interval, n along the bottom.
     """
     with _canvas(1.0 + 1.75 * len(summaries), rows=len(summaries), sharex=True) as (figure, panels):
         for axes, (title, table) in zip(panels, summaries.items(), strict=True):
             filled = table[table["n"] > 0]
             at = filled["lower"].to_numpy()
             axes.bar(
-                at, filled["q3"] - filled["q1"], bottom=filled["q1"], width=0.6, color=SKY, alpha=0.55,
+                at, filled["q3"] - filled["q1"], bottom=filled["q1"], width=0.6, color=SKY, alpha=0.45,
                 label="first to third quartile",
             )  # fmt: skip
-            axes.plot(at, filled["median"], color=BLUE, linewidth=1.2, label="median")
+            axes.plot(at, filled["median"], color=BLUE, linewidth=1.0, label="median")
             faces = [BLUE if n >= FEW else "white" for n in filled["n"]]
-            axes.scatter(at, filled["median"], s=26, color=faces, edgecolors=BLUE, zorder=3)
+            axes.scatter(at, filled["median"], s=22, color=faces, edgecolors=BLUE, zorder=3)
+            banded = table[table["low"].notna()]
+            axes.errorbar(
+                banded["lower"], banded["median"], yerr=_reach(banded, "median"), fmt="none", ecolor=BLACK,
+                elinewidth=1.3, capsize=3.5, label="95 % interval of the median", zorder=4,
+            )  # fmt: skip
             axes.set_title(title)
             axes.set_ylabel(unit)
-            axes.set_xticks(table["lower"], table["interval"])
-            axes.grid(visible=False, axis="x")
             if len(filled):
-                bottom, top = filled["q1"].min(), filled["q3"].max()
+                bottom, top = filled[["q1", "low"]].min(axis=None), filled[["q3", "high"]].max(axis=None)
                 room = max(top - bottom, 1e-3)
                 axes.set_ylim(bottom - 0.28 * room, top + 0.08 * room)  # the counts stand below the bars
-            for lower, n in zip(table["lower"], table["n"], strict=True):
-                place = axes.get_xaxis_transform()
-                axes.text(lower, 0.04, f"n={n:,}", transform=place, ha="center", fontsize=6.5, color="#333333")
-        panels[0].legend(loc="upper right", bbox_to_anchor=(1, 1.25), ncols=2, frameon=False, fontsize=8)
+            _counts(axes, table, "n")
+        _legend_above(panels[0], 3)
         panels[-1].set_xlabel(f"popularity interval, {POPULARITY}")
+        return figure
+
+
+def posts_left(table: pd.DataFrame) -> Figure:
+    """Draw the posts that cleaning leaves and the share it removes, by popularity interval (figure 2).
+
+    Args:
+        table: The rows of one rule, or of any, of `cleaning.removed_by_interval`.
+
+    Returns:
+        Above, bars of posts left and posts removed; below, the share removed in percent with its 95 % interval, and
+        the number of posts along the bottom; hollow where there are fewer than 10.
+    """
+    with _canvas(4.4, rows=2, sharex=True) as (figure, [counts, shares]):
+        left = table["posts"] - table["removed"]
+        counts.bar(table["lower"], left, width=0.7, color=SKY, label="left")
+        counts.bar(
+            table["lower"], table["removed"], bottom=left, width=0.7, color=VERMILION, hatch="////",
+            edgecolor="white", linewidth=0, label="removed",
+        )  # fmt: skip
+        counts.set_ylabel("posts")
+        counts.set_title("posts left after cleaning")
+        counts.yaxis.set_major_formatter("{x:,.0f}")
+        counts.grid(visible=False, axis="x")
+        _legend_above(counts, 2)
+        filled = table[table["posts"] > 0]
+        percent = 100 * filled[["share", "low", "high"]]
+        shares.errorbar(
+            filled["lower"], percent["share"], yerr=_reach(percent, "share"), fmt="none", ecolor=BLACK,
+            elinewidth=1.3, capsize=3.5,
+        )  # fmt: skip
+        many = filled["posts"] >= FEW
+        faces = [VERMILION if enough else "white" for enough in many]
+        shares.scatter(filled["lower"], percent["share"], s=26, color=faces, edgecolors=VERMILION, zorder=3)
+        shares.set_title("share removed, with 95 % interval")
+        shares.set_ylabel("% of posts")
+        # An interval of a few posts may leave the picture, so that it does not flatten all others.
+        top = max(percent["share"].max(), percent["high"][many].max()) if many.any() else 100.0
+        shares.set_ylim(-0.22 * top, 1.06 * top)
+        shares.set_yticks(
+            [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= 1.06 * top]
+        )
+        _counts(shares, table, "posts")
+        shares.set_xlabel(f"popularity interval, {POPULARITY}")
+        return figure
+
+
+def correlations(panels: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> Figure:
+    """Draw rank correlations with popularity, one panel per set of posts, with 95 % intervals and n.
+
+    Args:
+        panels: Panel title to a table of `associations.rank_correlations`, all of the same measures.
+        names: What to call each measure.
+    """
+    looks = dict(zip(ADJUSTMENTS, ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D")), strict=True))
+    with _canvas(1.2 + 0.72 * len(names), columns=len(panels), sharey=True) as (figure, drawn):
+        for axes, (title, table) in zip(drawn, panels.items(), strict=True):
+            for adjustment, (colour, marker) in looks.items():
+                rows = table[table["adjustment"] == adjustment].set_index("measure").reindex(list(names))
+                at = np.arange(len(names)) + 0.27 * (list(looks).index(adjustment) - 1)
+                axes.errorbar(
+                    rows["correlation"], at, xerr=_reach(rows, "correlation"), fmt=marker, color=colour, ecolor=colour,
+                    markeredgecolor=BLACK, markeredgewidth=0.5, markersize=5, elinewidth=1.6, capsize=2.5,
+                    label=adjustment,
+                )  # fmt: skip
+                for height, n in zip(at, rows["n"], strict=True):
+                    place = axes.get_yaxis_transform()
+                    axes.text(1.0, height, f"n={n:,.0f}", transform=place, ha="right", va="center", fontsize=6.5)
+            axes.axvline(0, color=VERMILION, linewidth=1.2, linestyle="--")
+            _label_rows(axes, list(names.values()), "rank correlation with popularity", title)
+            axes.grid(visible=False, axis="y")
+        low, high = (pick(axes.get_xlim()[end] for axes in drawn) for end, pick in enumerate((min, max)))
+        for axes in drawn:
+            axes.set_xlim(low, high + 0.22 * (high - low))  # the counts stand right of the intervals
+        figure.legend(*drawn[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
         return figure
 
 
@@ -271,6 +348,25 @@ def score_steps(steps: Mapping[str, tuple[Interval, Interval]]) -> Figure:
                 axes.scatter(value.value, row, s=36, color=BLUE, zorder=3)
             _label_rows(axes, names, label, title)
         return figure
+
+
+def _reach(table: pd.DataFrame, value: str) -> np.ndarray:
+    """Return how far each interval reaches below and above its value, (2, n)."""
+    values = table[value].to_numpy(float)
+    return np.stack([values - table["low"].to_numpy(float), table["high"].to_numpy(float) - values]).clip(min=0)
+
+
+def _counts(axes: Axes, table: pd.DataFrame, column: str) -> None:
+    """Label the intervals along the bottom of a panel, with the counts of a column above the labels."""
+    axes.set_xticks(table["lower"], table["interval"])
+    axes.grid(visible=False, axis="x")
+    for lower, n in zip(table["lower"], table[column], strict=True):
+        place = axes.get_xaxis_transform()
+        axes.text(lower, 0.04, f"n={n:,}", transform=place, ha="center", fontsize=6.5, color="#333333")
+
+
+def _legend_above(axes: Axes, columns: int) -> None:
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 1.25), ncols=columns, frameon=False, fontsize=8)
 
 
 def _label_rows(axes: Axes, names: Sequence[str], label: str, title: str) -> None:

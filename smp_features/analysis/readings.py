@@ -10,8 +10,11 @@ import pandas as pd
 from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
+from smp_features.analysis.cleaning import RULES, cleaning_flags
 from smp_features.features.catalogue import columns_of
+from smp_features.features.metadata import time_columns
 from smp_features.images import decode_rgb
 from smp_features.refusals import InputRefused
 from smp_features.tables import Lakehouse
@@ -161,11 +164,32 @@ def feature_coverage(lakehouse: Lakehouse) -> pd.DataFrame:
 
 
 def measures(lakehouse: Lakehouse) -> pd.DataFrame:
-    """Return `popularity`, the three similarities and the log-perplexity of every labelled post; NaN where missing."""
+    """Return what the analysis knows of every post, labelled or not; titles stay where they are.
+
+    Returns:
+        `pid`, `split`, `popularity` (NaN without a label), the three similarities and the log-perplexity (NaN where
+        missing), `uid`, `category`, `event_epoch_days` and `event_weekday`, and one bool column per rule of
+        `cleaning.RULES`.
+    """
+    moment = time_columns()
+    features = lakehouse.read("post_features").select(
+        *("pid", "uid", "split", "category", *SIMILARITIES, PERPLEXITY, "title"),
+        *(moment[name].alias(name) for name in ("event_epoch_days", "event_weekday")),
+    )
     labels = lakehouse.read("labels").select("pid", "popularity")
-    features = lakehouse.read("post_features").select("pid", *SIMILARITIES, PERPLEXITY)
-    frame: pd.DataFrame = labels.join(features, "pid").drop("pid").toPandas()
-    return frame.astype("float64")
+    joined = features.join(labels, "pid", "left")
+    kept = [field for field in joined.schema.fields if field.name != "title"]
+    schema = T.StructType([*kept, *(T.StructField(name, T.BooleanType()) for name in RULES)])
+    frame: pd.DataFrame = joined.mapInPandas(_with_flags, schema).toPandas()
+    numbers = ("popularity", *SIMILARITIES, PERPLEXITY)
+    return frame.astype({**dict.fromkeys(numbers, "float64"), **dict.fromkeys(RULES, "bool")})
+
+
+def _with_flags(batches: Iterable[pd.DataFrame]) -> Iterable[pd.DataFrame]:
+    """Put the flags of each title in its place."""
+    for batch in batches:
+        flags = cleaning_flags(batch["title"])
+        yield pd.concat([batch.drop(columns="title").reset_index(drop=True), flags], axis=1)
 
 
 def titles(lakehouse: Lakehouse, pids: Iterable[str]) -> dict[str, str]:

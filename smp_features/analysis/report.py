@@ -12,7 +12,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from smp_features import __version__
-from smp_features.analysis import data_sections, model_sections, readings
+from smp_features.analysis import data_sections, measure_sections, model_sections, readings
 from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import MISSES, Score, Truth
 from smp_features.analysis.page import Page, Section, render, show, thumbnail
@@ -139,7 +139,6 @@ def _compose(
     posts = readings.post_counts(lakehouse)
     coverage = readings.feature_coverage(lakehouse)
     extractors = readings.extractors_in_use(lakehouse)
-    measures = readings.measures(lakehouse)
     names = dict(zip(extractors["extractor"], extractors["name"], strict=True))
     tested = _test_scores(lakehouse, config, trained, truth)
     external = None if trained is None else trained.external_used
@@ -149,8 +148,7 @@ def _compose(
         data_sections.coverage_section(
             readings.last_runs(lakehouse), readings.error_counts(lakehouse), coverage, names
         ),
-        data_sections.similarity_section(measures),
-        data_sections.perplexity_section(measures),
+        *_measure_sections(lakehouse, config),
         *_model_sections(lakehouse, config, trained),
         *([model_sections.truth_section(tested, truth)] if truth is not None else []),
         _gallery(lakehouse, config),
@@ -165,6 +163,19 @@ def _compose(
         tiles=_tiles(posts, trained, tested, truth),
         sections=tuple(sections),
     )
+
+
+def _measure_sections(lakehouse: Lakehouse, config: Config) -> list[Section]:
+    draws = (config.training.bootstrap, config.training.seed)
+    quantile = config.report.perplexity_quantile
+    measures = readings.measures(lakehouse)
+    flags, threshold = measure_sections.cleaned(measures, quantile)
+    return [
+        measure_sections.cleaning_section(measures, flags, threshold, quantile),
+        measure_sections.similarity_section(measures, draws),
+        measure_sections.perplexity_section(measures, draws),
+        measure_sections.correlation_section(measures, flags, draws),
+    ]
 
 
 def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | None) -> list[Section]:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from smp_features.training.metrics import TAIL_FROM, Interval, interval_names
+from smp_features.training.metrics import (
+    TAIL_FROM,
+    Bootstrap,
+    Floats,
+    Integers,
+    Interval,
+    interval_names,
+    percentile_interval,
+)
 
 FEW = 10
 """Quartiles of fewer posts than this are marked: they are hardly more than the posts themselves."""
+
+FEWEST_USERS = 6
+"""Below this a median has no interval: even the extremes of five values enclose it fewer than 95 times in 100."""
 
 _NORMAL_95 = 1.96
 
@@ -19,28 +32,94 @@ def interval_label(lower: int) -> str:
     return f"≥ {TAIL_FROM}" if lower >= TAIL_FROM else f"{lower}–{lower + 1}"
 
 
-def by_interval(popularity: ArrayLike, values: ArrayLike) -> pd.DataFrame:
+def intervals_from(lowers: Integers) -> range:
+    """Return the lower ends of all intervals from the lowest to the highest named, empty ones included."""
+    return range(int(lowers.min()), int(lowers.max()) + 1) if len(lowers) else range(0)
+
+
+def by_interval(
+    popularity: ArrayLike, values: ArrayLike, users: ArrayLike | None = None, resamples: int = 1000, seed: int = 7
+) -> pd.DataFrame:
     """Describe values by popularity interval: unit width, lower end included, tail merged at 13.
+
+    Posts of one user resemble each other, so the interval of a median is a bootstrap over the users that have posts
+    with a value there (percentiles); one over posts, or of order statistics, would take each post for a new witness.
 
     Args:
         popularity: (n,) labels, log2(views + 1); posts whose label is NaN are left out.
         values: (n,) what is described; NaN where a post has none.
+        users: (n,) user of each post; None leaves the medians without intervals.
+        resamples: Of users.
+        seed: Of the resamples.
 
     Returns:
         One row per interval from the lowest to the highest that holds a post, empty ones included: `lower` (int),
-        `interval` (its label), `posts` (with or without a value), `n` (posts with a value) and the quartiles `q1`,
-        `median`, `q3` of those (linear interpolation; NaN where `n` is 0).
+        `interval` (its label), `posts` (with or without a value), `n` (posts with a value), `users` (of those; 0 if not
+        given), the quartiles `q1`, `median`, `q3` (linear interpolation; NaN where `n` is 0), and `low`, `high`: the
+        pointwise 95 % interval of the median (NaN for fewer than 6 users).
     """
     labels, described = np.asarray(popularity, np.float64), np.asarray(values, np.float64)
+    owners = np.full(len(labels), -1) if users is None else pd.factorize(np.asarray(users))[0]
     labelled = ~np.isnan(labels)
-    lowers, described = interval_names(labels[labelled]), described[labelled]
+    lowers, described, owners = interval_names(labels[labelled]), described[labelled], owners[labelled]
     rows = []
-    for lower in range(lowers.min(), lowers.max() + 1) if len(lowers) else ():
-        inside = described[lowers == lower]
-        known = inside[~np.isnan(inside)]
-        quartiles = np.quantile(known, [0.25, 0.5, 0.75]) if len(known) else np.full(3, np.nan)
-        rows.append((lower, interval_label(lower), len(inside), len(known), *quartiles))
-    return pd.DataFrame(rows, columns=["lower", "interval", "posts", "n", "q1", "median", "q3"])
+    for lower in intervals_from(lowers):
+        inside = lowers == lower
+        known = inside & ~np.isnan(described)
+        quartiles = np.quantile(described[known], [0.25, 0.5, 0.75]) if known.any() else np.full(3, np.nan)
+        names = np.unique(owners[known])
+        count = 0 if users is None else len(names)
+        ends = np.nan, np.nan
+        if count >= FEWEST_USERS:
+            drawn = Bootstrap(owners[known], resamples, seed).distributions({"": _weighted_median(described[known])})
+            band = percentile_interval(float(quartiles[1]), drawn[""], 0.95)
+            ends = band.low, band.high
+        rows.append((lower, interval_label(lower), inside.sum(), known.sum(), count, *quartiles, *ends))
+    return pd.DataFrame(rows, columns=["lower", "interval", "posts", "n", "users", "q1", "median", "q3", "low", "high"])
+
+
+def _weighted_median(values: Floats) -> Callable[[Floats], Floats]:
+    """Return the function from integer weights (resamples, rows) to medians of the rows written out (resamples,)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+
+    def statistic(weights: Floats) -> Floats:
+        up_to = np.cumsum(weights[:, order], axis=1)
+        total = up_to[:, -1:]
+        lower, upper = (np.argmax(up_to > middle, axis=1) for middle in ((total - 1) // 2, total // 2))
+        return np.asarray((ordered[lower] + ordered[upper]) / 2)
+
+    return statistic
+
+
+def share(flags: ArrayLike, users: ArrayLike) -> Interval:
+    """Return the share of flagged posts with its 95 % interval.
+
+    Wilson's interval, whose ends stay within 0..1, on as many independent posts as carry the same information: their
+    number over the design effect of users. Where all posts agree that effect cannot be measured, and the number of
+    users stands in.
+
+    Args:
+        flags: (n,) bool.
+        users: (n,) user of each post.
+
+    Returns:
+        NaN without posts.
+    """
+    flagged = np.asarray(flags, np.float64)
+    if not len(flagged):
+        return Interval(np.nan, np.nan, np.nan, 0.95)
+    owners = pd.factorize(np.asarray(users))[0]
+    n, count, part = len(flagged), int(owners.max()) + 1, float(flagged.mean())
+    independent = float(count)
+    if 0 < part < 1 and count > 1:
+        off_by_user = np.bincount(owners, weights=flagged - part)
+        clustered = float((off_by_user**2).sum()) * count / (count - 1) / n**2
+        independent = min(n, part * (1 - part) / clustered) if clustered else n
+    square = _NORMAL_95**2 / independent
+    centre = (part + square / 2) / (1 + square)
+    margin = np.sqrt(part * (1 - part) * square + square**2 / 4) / (1 + square)
+    return Interval(part, max(0.0, float(centre - margin)), min(1.0, float(centre + margin)), 0.95)
 
 
 def calibration(predicted: ArrayLike, actual: ArrayLike, users: ArrayLike, bins: int = 10) -> pd.DataFrame:

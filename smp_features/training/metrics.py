@@ -190,7 +190,7 @@ class _Ranker:
 
 
 def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
-    """Return a value with the interval of its draws (resamples,), of which those that are not finite do not count."""
+    """Return a value with the percentile interval of its finite draws, (resamples,); NaN ends without any."""
     kept = draws[np.isfinite(draws)]
     if not len(kept) or not np.isfinite(value):
         return Interval(float(value), float("nan"), float("nan"), level)

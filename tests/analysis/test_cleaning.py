@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from smp_features.analysis.cleaning import RULES, cleaning_flags
+from smp_features.analysis.cleaning import (
+    ANY,
+    HIGH_PERPLEXITY,
+    RULES,
+    cleaning_flags,
+    perplexity_threshold,
+    removed_by_interval,
+    with_high_perplexity,
+)
 
 CASES = {
     "empty": ["", "   ", "\u3000\n"],
@@ -56,3 +66,41 @@ def test_long_titles_of_one_kind_are_judged_in_no_time():
     for title in ("a" * 100_000, "1" * 100_000, "-" * 100_000, "IMG_" + "1 " * 50_000 + "x", "http://" * 20_000):
         cleaning_flags([title])
     assert time.perf_counter() - started < 10
+
+
+def test_the_perplexity_rule_flags_what_lies_beyond_the_quantile_of_the_training_posts():
+    train = np.append(np.arange(1.0, 102.0), np.nan)
+    threshold = perplexity_threshold(train, 0.95)
+    assert threshold == 96.0
+    flags = with_high_perplexity(
+        cleaning_flags(["a boat", "a boat", "", "xqzw"]), [96.0, 96.01, np.nan, 500.0], threshold
+    )
+    assert list(flags.columns) == [*RULES, HIGH_PERPLEXITY]
+    assert flags[HIGH_PERPLEXITY].tolist() == [False, True, False, True]
+    assert flags.dtypes.map(lambda kind: kind.kind == "b").all()
+
+
+def test_without_perplexities_nothing_lies_beyond():
+    threshold = perplexity_threshold([np.nan], 0.95)
+    assert not with_high_perplexity(cleaning_flags(["a boat"]), [1e9], threshold).any(axis=None)
+
+
+def test_shares_removed_are_counted_by_interval_and_rule_among_labelled_posts():
+    rng = np.random.default_rng(1)
+    popularity = rng.uniform(2, 16, 400).round(2)
+    popularity[(popularity >= 5) & (popularity < 6)] = 4.5  # an interval without posts
+    popularity[:20] = np.nan
+    users = rng.integers(0, 90, 400)
+    flags = pd.DataFrame({"first": rng.random(400) < 0.3, "second": rng.random(400) < 0.05})
+    table = removed_by_interval(popularity, flags, users).set_index(["rule", "lower"])
+    assert list(table.index.levels[1]) == list(range(2, 14))
+    posts = pd.DataFrame({"p": popularity, "any": flags["first"] | flags["second"], **flags})
+    for (rule, lower), row in table.iterrows():
+        inside = posts[(posts["p"] >= lower) & (posts["p"] < (lower + 1 if lower < 13 else 99))]
+        assert (row["posts"], row["removed"]) == (len(inside), inside[rule].sum())
+        if lower == 5:
+            assert row["posts"] == 0 and row[["share", "low", "high"]].isna().all()
+        else:
+            assert row["share"] == pytest.approx(inside[rule].mean())
+            assert 0 <= row["low"] <= row["share"] <= row["high"] <= 1
+    assert table.loc[ANY, "posts"].sum() == 380

@@ -10,6 +10,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from smp_features.analysis import figures
+from smp_features.analysis.associations import rank_correlations
+from smp_features.analysis.cleaning import removed_by_interval
 from smp_features.analysis.summaries import by_interval, calibration
 from smp_features.training.metrics import Interval
 
@@ -53,7 +55,25 @@ def _curve():
     return figures.adapter_curve(losses, [1, 2, 2], "label variance = 1")
 
 
+REMOVED = removed_by_interval(
+    [2.5] * 40 + [4.5] * 3, pd.DataFrame({"empty": [True] * 10 + [False] * 33}), np.arange(43)
+)
+
+
+def _left():
+    return figures.posts_left(REMOVED[REMOVED["rule"] == "any"])
+
+
+def _correlations():
+    posts = pd.DataFrame({"uid": np.arange(300) // 3, "category": "Food", "popularity": POPULARITY, "seen": PREDICTED})
+    posts = posts.assign(event_epoch_days=np.arange(300.0), event_weekday=np.arange(300) % 7 + 1.0)
+    tables = {"all": rank_correlations(posts, ["seen"], 50), "left": rank_correlations(posts[::2], ["seen"], 50)}
+    return figures.correlations(tables, {"seen": "a measure"})
+
+
 FIGURES = [
+    _left,
+    _correlations,
     _similarity,
     lambda: figures.predicted_against_actual(PREDICTED, POPULARITY),
     _calibration,
@@ -76,7 +96,8 @@ def test_every_figure_is_self_contained_and_equal_numbers_draw_equal_text(draw):
 @pytest.mark.parametrize("draw", FIGURES)
 def test_every_horizontal_axis_at_the_bottom_is_labelled(draw):
     figure = draw()
-    assert all(axes.get_xlabel() for axes in figure.axes if axes.get_label() != "<colorbar>")
+    drawn = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert all(axes.get_xlabel() for axes in drawn if axes.get_subplotspec().is_last_row())
 
 
 def test_intervals_are_drawn_at_their_median_with_counts_and_unit():
@@ -94,6 +115,35 @@ def test_an_interval_without_posts_leaves_a_gap_and_says_so():
     axes = figures.measures_by_interval({"a": by_interval([1.5, 3.5], [0.1, 0.3])}, "cosine similarity").axes[0]
     assert [text.get_text() for text in axes.texts] == ["n=1", "n=0", "n=1"]
     assert axes.lines[0].get_xdata().tolist() == [1, 3]
+
+
+def test_the_interval_of_a_median_is_drawn_around_it():
+    table = by_interval([1.5] * 30 + [2.5] * 3, [*range(30), 1, 2, 3], np.arange(33))
+    axes = figures.measures_by_interval({"a": table}, "nats per token").axes[0]
+    [[band]] = [container.lines[2] for container in axes.containers if container.get_label().startswith("95 %")]
+    assert [segment.tolist() for segment in band.get_segments()] == [
+        [[1, pytest.approx(table.loc[0, "low"])], [1, pytest.approx(table.loc[0, "high"])]]
+    ]
+
+
+def test_posts_left_and_removed_add_up_and_the_share_is_in_percent():
+    counts, shares = _left().axes
+    left, removed = counts.containers
+    assert [bar.get_height() for bar in left] == [30, 0, 3]
+    assert [(bar.get_y(), bar.get_height()) for bar in removed] == [(30, 10), (0, 0), (3, 0)]
+    dots = shares.collections[-1]
+    assert dots.get_offsets().tolist() == [[2, 25], [4, 0]]  # no post, no share
+    assert [to_hex(color) for color in dots.get_facecolors()] == ["#d55e00", "#ffffff"]
+    assert [text.get_text() for text in shares.texts] == ["n=40", "n=0", "n=3"]
+    assert shares.get_ylim()[1] < 60  # the interval of three posts reaches beyond
+
+
+def test_correlations_share_their_axis_and_carry_the_counts_of_each():
+    left, right = _correlations().axes
+    assert left.get_xlim() == right.get_xlim()
+    assert [text.get_text() for text in left.texts] == ["n=300"] * 3
+    assert [text.get_text() for text in right.texts] == ["n=150", "n=100", "n=100"]
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["a measure"]
 
 
 def test_calibration_draws_bins_where_their_means_are_and_states_n():

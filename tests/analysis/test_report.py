@@ -18,8 +18,9 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from smp_features.analysis import report as report_stage
+from smp_features.analysis.cleaning import RULES
 from smp_features.analysis.page import Page, Section, Table, render, short, show
-from smp_features.analysis.readings import SIMILARITIES
+from smp_features.analysis.readings import SIMILARITIES, measures
 from smp_features.analysis.report import read_truth, report, write_text
 from smp_features.analysis.results import trained
 from smp_features.config import load_config
@@ -233,20 +234,56 @@ def test_titles_with_markup_are_shown_as_text_and_cut(page, read):
 
 def test_medians_and_quartiles_in_the_page_are_those_of_the_posts(read, posts):
     labelled = posts.head(TRAIN)
-    [table] = read.tables["similarity"]
-    assert table[0][:4] == ["interval", "posts", "n", "caption against title: median [quartiles]"]
-    for interval, count, *cells in table[1:]:
-        lower = float(re.search(r"\d+", interval).group())
-        upper = 99 if interval.startswith("≥") else lower + 1
-        inside = labelled[(labelled["popularity"] >= lower) & (labelled["popularity"] < upper)]
-        assert int(count) == len(inside)
-        for column, n, quartiles in zip(SIMILARITIES, cells[::2], cells[1::2], strict=True):
-            assert int(n) == inside[column].notna().sum()
-            middle, low, high = (
-                f"{np.nanquantile(inside[column], q):.3f}".replace("-", "−") for q in (0.5, 0.25, 0.75)
-            )
-            assert quartiles == f"{middle} [{low}, {high}]"
+    for column, table in zip(SIMILARITIES, read.tables["similarity"], strict=True):
+        assert table[0] == ["interval", "posts", "n", "users", "median [95 %]", "first quartile", "third quartile"]
+        for interval, count, n, users, median, *quartiles in table[1:]:
+            lower = float(re.search(r"\d+", interval).group())
+            upper = 99 if interval.startswith("≥") else lower + 1
+            inside = labelled[(labelled["popularity"] >= lower) & (labelled["popularity"] < upper)]
+            known = inside.dropna(subset=[column])
+            assert [int(count), int(n), int(users)] == [len(inside), len(known), known["uid"].nunique()]
+            middle, low, high = (f"{known[column].quantile(q):.3f}".replace("-", "−") for q in (0.5, 0.25, 0.75))
+            assert [median.split(" [")[0], *quartiles] == [middle, low, high]
+            assert ("[" in median) == (known["uid"].nunique() >= 6)
     assert sum(int(row[1]) for row in read.tables["perplexity"][0][1:]) == TRAIN
+
+
+def test_the_page_counts_what_cleaning_removes_by_rule_and_by_popularity(read, posts):
+    by_rule, by_interval = read.tables["cleaning"]
+    train, test = posts.head(TRAIN), posts.tail(TEST)
+    threshold = np.quantile(train["title_log_perplexity"], 0.95)
+    counts = {row[0]: (row[1], row[3]) for row in by_rule[1:]}
+    expected = [str((part["title_log_perplexity"] > threshold).sum()) for part in (train, test)]
+    assert counts["high_perplexity"] == counts["any of them"] == tuple(expected)
+    assert counts["empty"] == ("0", "0")
+    removed = train[train["title_log_perplexity"] > threshold]
+    for interval, count, left, share, *_ in by_interval[1:]:
+        lower = int(re.search(r"\d+", interval).group())
+        inside = np.minimum(np.floor(train["popularity"]), 13) == lower
+        gone = (np.minimum(np.floor(removed["popularity"]), 13) == lower).sum()
+        assert [int(count), int(left)] == [inside.sum(), inside.sum() - gone]
+        assert share.startswith(f"{100 * gone / inside.sum():.1f} [" if inside.any() else "–")
+    assert [row[-1] for row in by_interval[1:]] == [row[3] for row in by_interval[1:]]  # the one rule that was broken
+
+
+def test_the_page_states_rank_correlations_of_all_posts_and_of_those_left(read, posts):
+    train = posts.head(TRAIN)
+    kept = train[train["title_log_perplexity"] <= np.quantile(train["title_log_perplexity"], 0.95)]
+    for part, table in zip((train, kept), read.tables["correlations"], strict=True):
+        for column, row in zip([*SIMILARITIES, "title_log_perplexity"], table[1:], strict=True):
+            known = part.dropna(subset=[column])
+            value = f"{spearmanr(known[column], known['popularity']).statistic:.3f}".replace("-", "−")
+            several = known.groupby("uid")["uid"].transform("size") > 1
+            assert row[1].startswith(f"{value} [") and row[2] == str(len(known))
+            assert [row[5], row[8], row[10]] == [str(several.sum())] * 2 + [str((~several).sum())]
+
+
+def test_flags_are_read_for_every_post_and_titles_stay_behind(spark, filled, posts):
+    found = measures(Lakehouse(spark, filled)).set_index("pid").loc[posts["pid"]]
+    assert "title" not in found
+    assert found["popularity"].notna().tolist() == [True] * TRAIN + [False] * TEST
+    assert not found[list(RULES)].any(axis=None)
+    assert set(found["event_weekday"]) == {5.0} and found["event_epoch_days"].iloc[0] == pytest.approx(20455.127836)
 
 
 def test_scores_carry_split_segment_n_and_interval(read):
@@ -307,11 +344,11 @@ def test_test_posts_are_scored_against_the_truth_with_seen_and_unseen_users_apar
 
 
 def test_errors_are_counted_by_type_and_a_stage_stands_where_its_last_run_left_it(read):
-    runs, errors, measures = read.tables["coverage"]
+    runs, errors, covered = read.tables["coverage"]
     assert runs[1:] == [["ingest", "nothing_to_do", "1", "91", "90", "1", "0", "0", "90", "4"]]
     assert ["extract/caption", "caption caption-f1", "truncated", "2"] in errors
     assert ["ingest: source rows refused", "–", "duplicate_pid", "1"] in errors
-    assert measures[1][:4] == ["train", "60", "60", "59"]
+    assert covered[1][:4] == ["train", "60", "60", "59"]
 
 
 def test_time_rules_that_are_assumptions_are_marked(read):
