@@ -14,6 +14,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from smp_features.config import RegressorConfig
 from smp_features.training.adapter_weights import Floats, Rows
+from smp_features.training.blocks import Selection
 from smp_features.training.inputs import Inputs
 
 ADAPTED = "_adapted"
@@ -22,7 +23,7 @@ TARGET = "_target"
 DECIMALS = 6
 """Computed features are rounded, so that a last bit that depends on how rows were batched cannot cross a threshold."""
 
-PCA_ROWS = 50_000
+PCA_ROWS = 30_000
 """Rows that a PCA is fitted on at most, evenly taken; 64 components of 768 numbers need no more."""
 
 
@@ -67,8 +68,7 @@ class Encoders:
 
 def fit(
     inputs: Inputs,
-    rows: Rows,
-    adapted: Mapping[str, NDArray[np.floating]] | None,
+    selection: Selection,
     target: Floats,
     folds: NDArray[np.int64],
     config: RegressorConfig,
@@ -78,8 +78,7 @@ def fit(
 
     Args:
         inputs: Columns to use.
-        rows: Training rows.
-        adapted: Their adapted vectors, out-of-fold; None without an adapter.
+        selection: Training rows, adapted out-of-fold.
         target: Their labels.
         folds: (n,) their folds, users apart.
         config: How many components, how much smoothing.
@@ -92,7 +91,7 @@ def fit(
     prior, targets, out_of_fold = config.target_prior_rows, {}, {}
     for name, values in inputs.vocabularies.items() if prior is not None else ():
         assert prior is not None, "no encoding is asked for without it"
-        codes, size = rows[name].astype(np.int64), len(values)
+        codes, size = selection.column(name).astype(np.int64), len(values)
         targets[name] = mean_labels(codes, target, size, prior)
         out_of_fold[name] = np.empty(len(codes))
         for fold in np.unique(folds):
@@ -101,9 +100,9 @@ def fit(
             out_of_fold[name][here] = means[codes[here]]
     words = {}
     for name, width in inputs.buckets.items() if config.word_components else ():
-        if (fitted := _words(rows[name], width, config.word_components, seed)) is not None:
+        if (fitted := _words(selection.column(name), width, config.word_components, seed)) is not None:
             words[name] = fitted
-    return Encoders(_pca(inputs, rows, adapted, config), words, targets), out_of_fold
+    return Encoders(_pca(inputs, selection, config), words, targets), out_of_fold
 
 
 def mean_labels(codes: NDArray[np.int64], target: Floats, size: int, prior_rows: float) -> Floats:
@@ -129,6 +128,22 @@ def feature_names(inputs: Inputs, encoders: Encoders, adapted: bool) -> list[str
     for name, (_, components) in encoders.words.items():
         names += [f"{name}_svd_{number}" for number in range(len(components))]
     return names
+
+
+def encode(inputs: Inputs, encoders: Encoders, selection: Selection, targets: Mapping[str, Floats]) -> Floats:
+    """Return `matrix` of all rows of a selection, made block by block.
+
+    Args:
+        inputs: Which columns.
+        encoders: Fitted on these rows.
+        selection: Training rows, adapted out-of-fold.
+        targets: Their mean labels by category, as `fit` gives them.
+    """
+    features = np.empty((len(selection), len(feature_names(inputs, encoders, selection.adapt is not None))))
+    for places, block in selection.blocks():
+        labels = {name: values[places] for name, values in targets.items()}
+        features[places] = matrix(inputs, encoders, block.rows, block.adapted, block.score, labels)
+    return features
 
 
 def source_of(name: str) -> str:
@@ -179,18 +194,18 @@ def matrix(
     return np.concatenate(parts, axis=1)
 
 
-def _pca(
-    inputs: Inputs, rows: Rows, adapted: Mapping[str, NDArray[np.floating]] | None, config: RegressorConfig
-) -> dict[str, tuple[Floats, Floats]]:
+def _pca(inputs: Inputs, selection: Selection, config: RegressorConfig) -> dict[str, tuple[Floats, Floats]]:
+    if not inputs.dims:
+        return {}
+    sample = selection.take(slice(0, None, max(1, -(-len(selection) // PCA_ROWS))))
     found: dict[str, tuple[Floats, Floats]] = {}
     for column in inputs.dims:
-        there = np.flatnonzero(rows[f"has_{column}"])
-        there = there[:: max(1, -(-len(there) // PCA_ROWS))]
+        there = np.flatnonzero(sample.rows[f"has_{column}"])
         sources: dict[str, tuple[NDArray[Any], int]] = {}
         if column in inputs.raw:
-            sources[column] = (rows[column], config.pca_components)
-        if adapted is not None and column in inputs.adapted:
-            sources[column + ADAPTED] = (adapted[column], config.adapted_components)
+            sources[column] = (sample.rows[column], config.pca_components)
+        if sample.adapted is not None and column in inputs.adapted:
+            sources[column + ADAPTED] = (sample.adapted[column], config.adapted_components)
         for name, (vectors, most) in sources.items():
             kept = min(most, vectors.shape[1], len(there) - 1)
             if kept >= 1:

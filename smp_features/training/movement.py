@@ -16,10 +16,10 @@ from smp_features.config import TrainingConfig
 from smp_features.training import ridge
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Adapters, Floats
+from smp_features.training.blocks import BLOCK
 from smp_features.training.inputs import Columns, Inputs
 from smp_features.training.metrics import Bootstrap, percentile_interval, src, weighted_mean, weighted_src
 from smp_features.training.nested import Division, Nest
-from smp_features.training.predictor import BLOCK
 from smp_features.training.ridge import Moments
 
 LEAST_ROWS = 10

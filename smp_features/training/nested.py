@@ -16,10 +16,11 @@ from smp_features.errors import StageError
 from smp_features.training import regressor, splits
 from smp_features.training.adapter import Curve, Epoch, train_adapters
 from smp_features.training.adapter_weights import Adapters, Floats, Rows
+from smp_features.training.blocks import Adapt, Selection
 from smp_features.training.boosters import threads
 from smp_features.training.history import HISTORY, known_labels, users_without_history
 from smp_features.training.inputs import Columns, Inputs
-from smp_features.training.predictor import BLOCK, Predictor
+from smp_features.training.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +81,6 @@ class Nest:
         self._target = rows["popularity"].astype(np.float64)
         self._history = tuple(name for name in HISTORY if name in rows)
         self._unknown = users_without_history(rows["user"], config.history_blank_share, config.seed)
-        self._history = tuple(name for name in HISTORY if name in rows)
-        self._unknown = users_without_history(rows["user"], config.history_blank_share, config.seed)
         self._banks: dict[tuple[str, ...], tuple[Adapters, dict[bytes, int]]] = {}
         self.curves: dict[tuple[str, ...], Curve] = {}
 
@@ -111,33 +110,24 @@ class Nest:
         """Fit a division's boosters and predict its held-out rows."""
         self.prepare(inputs, [division])
         train = np.flatnonzero(division.train)
-        adapted, score = self._out_of_fold(inputs, division, train)
+        # Some users' history is taken away, so that boosters learn what to do without.
+        blanked = {name: np.where(self._unknown[train], np.nan, self._rows[name][train]) for name in self._history}
         fitted = regressor.fit(
             inputs,
-            self._learning(train),
-            adapted,
-            score,
+            Selection(self._rows, train, blanked, self._out_of_fold(inputs, division)),
             self._target[train],
             self._fold[train],
             self._config.regressor,
             self._config.seed,
         )
-        predictions, scores = self._predict(fitted, self.adapters(inputs, division), division)
-        return Fitted(fitted, predictions, scores)
-
-    def _predict(
-        self, fitted: regressor.Regressor, adapters: Adapters | None, division: Division
-    ) -> tuple[Floats, Floats | None]:
-        where = np.flatnonzero(division.held_out)
-        history = self._held_out_history(division, where)
-        predictions, scores = np.empty(len(where)), np.empty(len(where))
-        for start in range(0, len(where), BLOCK):
-            block = dict(self._take(where[start : start + BLOCK]))
-            block |= {name: values[start : start + BLOCK] for name, values in history.items()}
-            adapted, score = adapters.mean_forward(block) if adapters is not None else (None, None)
-            predictions[start : start + BLOCK] = fitted.predict(block, adapted, score)
-            scores[start : start + BLOCK] = np.nan if score is None else score
-        return predictions, None if adapters is None else scores
+        held_out = np.flatnonzero(division.held_out)
+        history = self._held_out_history(division, held_out)
+        selection = Selection(self._rows, held_out, history, self._mean(inputs, division))
+        predictions, scores = np.empty(len(held_out)), np.empty(len(held_out))
+        for places, block in selection.blocks():
+            predictions[places] = fitted.predict(block.rows, block.adapted, block.score)
+            scores[places] = np.nan if block.score is None else block.score
+        return Fitted(fitted, predictions, scores if inputs.adapted else None)
 
     def adapters(self, inputs: Inputs, division: Division) -> Adapters | None:
         """Return the adapters of a division that was prepared, one per fold; None without vectors to adapt."""
@@ -161,29 +151,31 @@ class Nest:
             )
         return [(int(fold), division.train & (self._fold != fold)) for fold in folds]
 
-    def _out_of_fold(
-        self, inputs: Inputs, division: Division, train: NDArray[np.int64]
-    ) -> tuple[dict[str, NDArray[np.floating]] | None, Floats | None]:
+    def _out_of_fold(self, inputs: Inputs, division: Division) -> Adapt | None:
+        """Return what adapts a division's training rows: each row by the adapter that has not seen its fold."""
         if not inputs.adapted:
-            return None, None
-        # In float32, for memory: these rows are only ever trained on, not served.
-        adapted = {column: np.empty((len(train), inputs.dims[column]), np.float32) for column in inputs.adapted}
-        score = np.empty(len(train))
+            return None
         bank, numbers = self._banks[inputs.adapted]
-        for fold, mask in self._members(division):
-            here = np.flatnonzero(self._fold[train] == fold)
-            vectors, score[here] = bank.forward(numbers[mask.tobytes()], self._take(train[here]))
-            for column, values in vectors.items():
-                adapted[column][here] = values
-        return adapted, score
+        number_of = {fold: numbers[mask.tobytes()] for fold, mask in self._members(division)}
 
-    def _take(self, where: NDArray[np.int64]) -> Rows:
-        return {name: values[where] for name, values in self._rows.items()}
+        def adapt(rows: Rows, where: NDArray[np.int64]) -> tuple[dict[str, Floats], Floats]:
+            adapted = {column: np.empty((len(where), inputs.dims[column])) for column in inputs.adapted}
+            score = np.empty(len(where))
+            for fold in np.unique(self._fold[where]):
+                here = self._fold[where] == fold
+                vectors, score[here] = bank.forward(
+                    number_of[int(fold)], {name: values[here] for name, values in rows.items()}
+                )
+                for column, values in vectors.items():
+                    adapted[column][here] = values
+            return adapted, score
 
-    def _learning(self, where: NDArray[np.int64]) -> Rows:
-        """Return rows to fit on: some users' history is taken away, so that boosters learn what to do without."""
-        blank = {name: np.where(self._unknown[where], np.nan, self._rows[name][where]) for name in self._history}
-        return {**self._take(where), **blank}
+        return adapt
+
+    def _mean(self, inputs: Inputs, division: Division) -> Adapt | None:
+        """Return what adapts rows that no adapter of a division has seen: the mean over them."""
+        adapters = self.adapters(inputs, division)
+        return None if adapters is None else lambda rows, where: adapters.mean_forward(rows)
 
     def _held_out_history(self, division: Division, where: NDArray[np.int64]) -> dict[str, Floats]:
         """Return the history of rows to predict, such that no held-out label is in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 
 from smp_features.errors import FingerprintError, ModelError, SmpError
 from smp_features.training.adapter_weights import Adapters, Floats, Rows
+from smp_features.training.blocks import Selection
 from smp_features.training.boosters import KINDS
 from smp_features.training.encoders import Encoders
 from smp_features.training.inputs import Inputs
 from smp_features.training.regressor import Member, Regressor
 
 FORMAT = 2
-BLOCK = 20_000  # rows held in float64 at once
 
 EXTRACTORS = ("caption_extractor", "clip_image_extractor", "clip_text_extractor", "perplexity_extractor")
 """Columns of `post_features` with the fingerprints that a model refuses to mix."""
@@ -65,13 +65,13 @@ class Predictor:
 
     def predict_rows(self, rows: Rows) -> Floats:
         """Predict from encoded columns, as `Inputs.encode` or a snapshot gives them; (n,) float64."""
-        length = len(next(iter(rows.values())))
-        predictions = np.empty(length)
-        for start in range(0, length, BLOCK):
-            block = {name: values[start : start + BLOCK] for name, values in rows.items()}
-            adapted, score = self.adapters.mean_forward(block) if self.adapters is not None else (None, None)
+        adapters = self.adapters
+        adapt = None if adapters is None else lambda block, where: adapters.mean_forward(block)
+        selection = replace(Selection.all(rows), adapt=adapt)
+        predictions = np.empty(len(selection))
+        for places, block in selection.blocks():
             # One thread: a Spark executor runs one task per core already.
-            predictions[start : start + BLOCK] = self.regressor.predict(block, adapted, score, most_threads=1)
+            predictions[places] = self.regressor.predict(block.rows, block.adapted, block.score, most_threads=1)
         return predictions
 
     def check_fingerprints(self, frame: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ from smp_features.errors import StageError
 from smp_features.features.catalogue import CONTENT_GROUPS, columns_of
 from smp_features.training import encoders as encoding
 from smp_features.training.adapter_weights import Floats, Rows
+from smp_features.training.blocks import Selection
 from smp_features.training.boosters import KINDS, SMALL, Booster, Table, threads
 from smp_features.training.encoders import Encoders
 from smp_features.training.inputs import Inputs
@@ -87,9 +88,7 @@ class Regressor:
 
 def fit(
     inputs: Inputs,
-    rows: Rows,
-    adapted: Mapping[str, NDArray[np.floating]] | None,
-    score: Floats | None,
+    selection: Selection,
     target: Floats,
     folds: NDArray[np.int64],
     config: RegressorConfig,
@@ -99,9 +98,7 @@ def fit(
 
     Args:
         inputs: Columns to use.
-        rows: Training rows.
-        adapted: Their adapted vectors, out-of-fold; None without an adapter.
-        score: Their adapter scores, out-of-fold; None without an adapter.
+        selection: Training rows, adapted out-of-fold.
         target: Their labels.
         folds: (n,) their folds, users apart.
         config: Of members, boosters and encoders.
@@ -114,10 +111,10 @@ def fit(
         raise StageError(f"A booster cannot be fitted on {len(target)} rows of {len(inputs.columns)} columns.")
     if len(np.unique(folds)) < 2:
         raise StageError("A fold holds no users, so early stopping has nothing to watch.", "Set training.folds lower.")
-    encoders, targets = encoding.fit(inputs, rows, adapted, target, folds, config, seed)
+    encoders, targets = encoding.fit(inputs, selection, target, folds, config, seed)
     table = Table(
-        encoding.matrix(inputs, encoders, rows, adapted, score, targets),
-        encoding.feature_names(inputs, encoders, score is not None),
+        encoding.encode(inputs, encoders, selection, targets),
+        encoding.feature_names(inputs, encoders, selection.adapt is not None),
         frozenset(inputs.vocabularies),
         target,
     )

@@ -235,8 +235,16 @@ def read(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Columns:
     Raises:
         SnapshotError: As `stream`.
     """
-    chunks = list(stream(snapshot, columns))
-    whole = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    whole: Columns = {}
+    start = 0
+    for chunk in stream(snapshot, columns):
+        for name, values in chunk.items():
+            if name not in whole:
+                whole[name] = np.empty((snapshot.rows, *values.shape[1:]), values.dtype)
+            whole[name][start : start + len(values)] = values[: snapshot.rows - start]
+        start += len(chunk["row_id"])
+    if (np.diff(whole["row_id"]) > 0).all():  # as it was exported
+        return whole
     order = np.argsort(whole["row_id"], kind="stable")
     return {name: values[order] for name, values in whole.items()}
 

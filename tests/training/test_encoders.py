@@ -9,6 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from smp_features.config import RegressorConfig
 from smp_features.training import encoders
+from smp_features.training.blocks import Selection
 from smp_features.training.encoders import Encoders, mean_labels
 from smp_features.training.inputs import Inputs, padded
 
@@ -37,7 +38,7 @@ FOLDS = np.arange(N) % 3
 
 
 def fit(rows, target) -> tuple[Encoders, dict[str, np.ndarray]]:
-    return encoders.fit(INPUTS, rows, None, target, FOLDS, CONFIG, 0)
+    return encoders.fit(INPUTS, Selection.all(rows), target, FOLDS, CONFIG, 0)
 
 
 def test_mean_labels_by_hand():

@@ -8,6 +8,7 @@ import pytest
 from smp_features.config import RegressorConfig
 from smp_features.errors import StageError
 from smp_features.training import regressor
+from smp_features.training.blocks import Selection
 from smp_features.training.inputs import Inputs
 from smp_features.training.regressor import blend
 
@@ -23,7 +24,7 @@ def rows() -> dict[str, np.ndarray]:
 
 
 def fit(rows, target, config=CONFIG, inputs=INPUTS):
-    return regressor.fit(inputs, rows, None, None, target, np.arange(N) % 3, config, 1)
+    return regressor.fit(inputs, Selection.all(rows), target, np.arange(N) % 3, config, 1)
 
 
 def test_blend_finds_the_weights_of_a_known_mixture():
@@ -77,4 +78,4 @@ def test_one_inner_fold_may_be_enough(rows):
 
 def test_rows_of_one_fold_are_refused(rows):
     with pytest.raises(StageError, match="nothing to watch"):
-        regressor.fit(INPUTS, rows, None, None, rows["event_hour"], np.zeros(N, int), CONFIG, 1)
+        regressor.fit(INPUTS, Selection.all(rows), rows["event_hour"], np.zeros(N, int), CONFIG, 1)
