@@ -138,7 +138,9 @@ def posts_left(table: pd.DataFrame) -> Figure:
         # An interval of a few posts may leave the picture, so that it does not flatten all others.
         top = max(percent["share"].max(), percent["high"][many].max()) if many.any() else 100.0
         shares.set_ylim(-0.22 * top, 1.06 * top)
-        shares.set_yticks([tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= 1.06 * top])
+        shares.set_yticks(
+            [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(0, top) if 0 <= tick <= 1.06 * top]
+        )
         _counts(shares, table, "posts")
         shares.set_xlabel(f"popularity interval, {POPULARITY}")
         return figure
