@@ -17,7 +17,7 @@ from benchmarks.contents import REPOSITORY, find_source, name_of_source
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.results import render, save
 
-NAMES = ("ceiling", "small_models", "today", "rerun", "scale", "fault_cost", "rolling")
+NAMES = ("ceiling", "small_models", "today", "rerun", "scale", "fault_cost", "recovery", "rolling", "training")
 """Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`."""
 
 

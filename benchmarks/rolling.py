@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -16,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bench import Bench
-from benchmarks.contents import REPOSITORY
+from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
-from smp_features.config import Config, load_config
+from smp_features.config import Config
 from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES
 from smp_features.session import get_session
 from smp_features.tables import Lakehouse
@@ -30,8 +26,6 @@ from smp_features.training.train import epochs_of
 
 SEEDS = (1, 2, 3, 4, 5)
 SPLITS = ("rolling", "identity")
-STAGES = ("ingest", "extract", "features", "training-set")
-CONF = REPOSITORY / "conf" / "demo.yaml"
 RESAMPLES = 1000
 OURS, PLAIN = "model", "plain"
 
@@ -42,28 +36,16 @@ def measure(bench: Bench) -> dict[str, Any]:
     """Make features of the source with the demo models, then fit both for every seed and later year."""
     root = bench.work / "rolling"
     shutil.rmtree(root, ignore_errors=True)
-    snapshot, config = _training_set(root, bench.source)
+    run_stages(root, bench.source, TO_TRAINING_SET)
+    config = configuration(root, bench.source)
+    session = get_session(config)
+    snapshot = exported(Lakehouse(session, config))
+    session.stop()
     rows = snapshots.read(snapshot)
     seeds = SEEDS[: 1 if bench.quick else None]
     found = {split: _compare(split, rows, snapshot, config, seeds) for split in SPLITS}
     shutil.rmtree(root)
     return {"seeds": len(seeds), "members": list(config.training.regressor.members), "splits": found}
-
-
-def _training_set(root: Path, source: Path) -> tuple[snapshots.Snapshot, Config]:
-    overrides = [f"source.path={source}"]
-    for stage in STAGES:
-        command = [sys.executable, "-m", "smp_features.cli", stage, "--conf", str(CONF), "--root", str(root)]
-        subprocess.run(
-            [*command, "--set", *overrides], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": "."}, check=True
-        )
-    config = load_config(CONF, overrides, root=str(root))
-    session = get_session(config)
-    lakehouse = Lakehouse(session, config)
-    version = lakehouse.version("training_set")
-    snapshot = snapshots.export(lakehouse, version, snapshots.content_key(lakehouse, version))
-    session.stop()
-    return snapshot, config
 
 
 def _compare(

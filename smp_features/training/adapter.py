@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from smp_features.config import AdapterConfig
 from smp_features.errors import StageError
 from smp_features.training.adapter_weights import CLASSES, Adapters, classes
+from smp_features.training.blocks import BLOCK
 from smp_features.training.stopping import Best, stopping_rows
 
 logger = logging.getLogger(__name__)
@@ -144,12 +145,14 @@ def _standardisation(epoch: Epoch, member: NDArray[np.bool_], dims: Mapping[str,
     squares = {column: np.zeros(member.shape[1]) for column in dims}
     for chunk in epoch():
         mine = member[chunk["position"]]
-        for column in dims:
-            used = (mine * chunk[f"has_{column}"][:, None]).T.astype(np.float64)
-            vectors = chunk[column].astype(np.float64)
-            counts[column] += used.sum(axis=1)
-            sums[column] += used @ vectors
-            squares[column] += used @ (vectors**2).sum(axis=1)
+        for start in range(0, len(mine), BLOCK):
+            block = slice(start, start + BLOCK)
+            for column in dims:
+                used = (mine[block] * chunk[f"has_{column}"][block, None]).T.astype(np.float64)
+                vectors = chunk[column][block].astype(np.float64)
+                counts[column] += used.sum(axis=1)
+                sums[column] += used @ vectors
+                squares[column] += used @ (vectors**2).sum(axis=1)
     fixed: dict[str, torch.Tensor] = {}
     for column, width in dims.items():
         count = np.maximum(counts[column], 1)
