@@ -20,6 +20,7 @@ SPLITS = {
     "identity": "`identity`: cross-validation in which no user is in two folds.",
     "chronological": "`chronological`: trained on the earlier posts, scored on the last 20 % by time.",
     "later_unseen": "`later_unseen`: scored on later posts, most of them of users that training never saw.",
+    "rolling": "`rolling`: each of the last three years in turn, trained on all years before it.",
     "random_optimistic": "`random_optimistic`: posts split at random, which flatters: users are on both sides.",
     "gate": "`gate`: users reserved for ever, on whom a new model must beat the champion.",
 }
