@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -365,7 +364,7 @@ def submission(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the champion's predictions as a challenge submission."""
-    from smp_features.scoring import write_submission
+    from smp_features.submission import write_submission
 
     config = _configure(conf, root, overrides, verbose)
     written = write_submission(_session(config), config, out)
@@ -375,17 +374,19 @@ def submission(
 @app.command()
 def evaluate(
     predictions: Annotated[Path, typer.Option(help="A submission, .json or .csv.")],
-    labels: Annotated[Path, typer.Option(help="truth.json, a JSON of pid to score, or a CSV.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    labels: Annotated[Path, typer.Option(help="truth.json, a JSON of pid to score, a CSV, or …_label.txt.")],
+    posts: Annotated[
+        Path | None, typer.Option(help="The posts' SMPD folder: scores seen and unseen users, intervals, categories.")
+    ] = None,
+    format: FormatOption = "table",
 ) -> None:
-    """Score a submission: SRC (Spearman) and MAE."""
-    from smp_features.scoring import evaluate as measure
+    """Score a submission: SRC (Spearman), MAE and bias."""
+    from smp_features.evaluation import evaluate as measure
 
-    scores = measure(predictions, labels)
-    if as_json:
-        typer.echo(json.dumps(scores))
-    else:
-        _say(f"SRC {scores['src']:.4f}   MAE {scores['mae']:.4f}   n {scores['n']:,}")
+    measured = measure(predictions, labels, posts)
+    _rows(measured.rows, format)
+    if measured.extra:
+        typer.echo(f"Predictions without a label, not scored: {measured.extra:,}.", err=True)
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------

@@ -39,8 +39,9 @@ def posts(tmp_path_factory) -> Path:
         (["run", "--conf", str(DEMO), "--set", "source.path=POSTS", "--root", "file/lake"], "file is a file"),
         (["run", "--conf", str(DEMO), "--set", "source.path=POSTS", "--set", "models.caption.id=./empty"], "empty"),
         (["generate", "--posts", "10", "--out", "posts"], "posts"),
+        (["evaluate", "--predictions", "file", "--labels", "file"], "file holds no scores"),
     ],
-    ids=["source", "key", "conf", "no source", "layout", "root", "model", "posts"],
+    ids=["source", "key", "conf", "no source", "layout", "root", "model", "posts", "scores"],
 )
 def test_wrong_input_is_one_line_and_exit_status_two(tmp_path, posts, arguments, said):
     (tmp_path / "file").write_text("")
@@ -77,6 +78,23 @@ def test_an_unwritable_root_is_refused(tmp_path, posts):
     done = _smp("run", "--conf", str(DEMO), "--set", f"source.path={posts}", "--root", target, cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+def test_predictions_are_evaluated_without_a_lakehouse_in_every_output_format(tmp_path, posts):
+    truth = json.loads((posts / "truth.json").read_text())["test_labels"]
+    guesses = tmp_path / "guesses.json"
+    guesses.write_text(json.dumps({pid: label + 1 for pid, label in truth.items()} | {"none": 3.0}))
+    evaluate = ["evaluate", "--predictions", str(guesses), "--labels", str(posts / "truth.json")]
+    plain = _smp(*evaluate, "--format", "json", cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    [row] = json.loads(plain.stdout)
+    assert row["src"] == pytest.approx(1) and row["mae"] == pytest.approx(1) == row["bias"]
+    assert "without a label, not scored: 1" in plain.stderr
+    as_csv = _smp(*evaluate, "--posts", str(posts), "--format", "csv", cwd=tmp_path).stdout.splitlines()
+    assert as_csv[0] == "segment,which,n,users,src,src_low,src_high,mae,mae_low,mae_high,bias"
+    assert as_csv[1].startswith(f"all,all,{len(truth)},") and any(line.startswith("users,unseen,") for line in as_csv)
+    assert "unseen" in _smp(*evaluate, "--posts", str(posts), cwd=tmp_path).stdout
+    assert not [path for path in tmp_path.iterdir() if path != guesses]
 
 
 def test_every_subcommand_explains_itself(tmp_path):

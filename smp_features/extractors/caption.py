@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
-from smp_features.extractors.model_files import ModelFiles
+from smp_features.extractors.model_files import QFORMER_TOKENIZER, ModelFiles
 from smp_features.extractors.transformers_models import load_weights, read_config, torch_dtype
 from smp_features.images import DECODING, decode_rgb
 
@@ -84,11 +84,11 @@ class CaptionExtractor(Extractor):
 
     def check(self) -> None:
         """See `Extractor.check`; loads the processor, which is small, and reads the headers of the weights."""
-        self._family()
+        family = self._family()
         self.files.weight_files()
         self.files.verify()
         with quiet_libraries():
-            _load_processor(self.files)
+            _load_processor(self.files, family)
 
     def load(self, device: str, threads: int | None = None) -> LoadedCaptioner:
         """See `Extractor.load`."""
@@ -98,7 +98,7 @@ class CaptionExtractor(Extractor):
         target = open_device(device, threads)
         self.files.verify()
         with quiet_libraries():
-            processor = _load_processor(self.files)
+            processor = _load_processor(self.files, family)
             model = load_weights(self.files, FAMILIES[family], self.dtype)
             if family == "blip":
                 _keep_decoder_in_float32(model)
@@ -168,10 +168,12 @@ class LoadedCaptioner:
         return {"caption": [text.strip() for text in texts]}
 
 
-def _load_processor(files: ModelFiles) -> Any:
+def _load_processor(files: ModelFiles, family: str) -> Any:
     from transformers import AutoProcessor
 
     folder = files.require_tokenizer()
+    if family == "instructblip":
+        files.require_tokenizer(QFORMER_TOKENIZER)  # else the language model's tokens would be given to the Q-Former
     try:
         processor = AutoProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, backend=IMAGE_BACKEND

@@ -18,6 +18,9 @@ DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 
+QFORMER_TOKENIZER = "qformer_tokenizer"
+"""Where InstructBLIP keeps its Q-Former's tokenizer: the one folder inside a model's that is ever read."""
+
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "bpe.model")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -111,19 +114,24 @@ class ModelFiles:
             )
         return fetch_from_hub(self.id, self.revision, self.setting, self.weights if weights else None)
 
-    def require_tokenizer(self) -> str:
+    def require_tokenizer(self, inside: str = ".") -> str:
         """Return the folder to load the tokenizer from, after checking that it has one and that it is only data.
 
+        Args:
+            inside: A folder inside the model's, for a second tokenizer.
+
         Raises:
-            ModelError: No vocabulary (transformers would make up an empty one), or a tokenizer with code of its own.
+            ModelError: No vocabulary (transformers would make up an empty one, and take the first tokenizer for a
+                second), or a tokenizer with code of its own.
         """
-        folder = self.locate(weights=False)
-        if not any(path.name.endswith(VOCABULARIES) for path in folder.iterdir()):
+        folder = self.locate(weights=False) / inside
+        if not folder.is_dir() or not any(path.name.endswith(VOCABULARIES) for path in folder.iterdir()):
+            where = "" if inside == "." else f" in {inside}/"
             raise ModelError(
-                f"'{self.id}' ({self.setting}) has no tokenizer.",
-                "Its folder must also hold the tokenizer's files, such as tokenizer.json.",
+                f"'{self.id}' ({self.setting}) has no tokenizer{where}.",
+                f"Its folder must also hold the tokenizer's files{where}, such as tokenizer.json.",
             )
-        if "auto_map" in (self.read_json("tokenizer_config.json") or {}):
+        if "auto_map" in (self.read_json(f"{inside}/tokenizer_config.json") or {}):
             raise ModelError(f"The tokenizer of '{self.id}' ({self.setting}) brings its own code, which is never run.")
         return str(folder)
 
@@ -209,13 +217,19 @@ def digest_folder(folder: str) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with os.scandir(folder) as entries:
-            files = sorted((e.name, e.path) for e in entries if e.is_file() and e.name.endswith(DIGESTED))
-        for name, path in files:
+        files = _digested(folder)
+        if os.path.isdir(second := os.path.join(folder, QFORMER_TOKENIZER)):
+            files += [(f"{QFORMER_TOKENIZER}/{name}", path) for name, path in _digested(second)]
+        for name, path in sorted(files):
             digest.update(f"{name}\0{digest_file(path)}\n".encode())
     except OSError as failure:
         raise ModelError(f"The model folder '{folder}' cannot be read ({failure.strerror}).") from failure
     return digest.hexdigest()
+
+
+def _digested(folder: str) -> list[tuple[str, str]]:
+    with os.scandir(folder) as entries:
+        return [(entry.name, entry.path) for entry in entries if entry.is_file() and entry.name.endswith(DIGESTED)]
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
@@ -248,7 +262,9 @@ def _check_header(path: Path, files: ModelFiles) -> None:
 
 
 def fetch_from_hub(repository: str, revision: str | None, setting: str, weights: str | None) -> Path:
-    """Return the cached snapshot of a hub repository, fetching safe top-level files that are missing.
+    """Return the cached snapshot of a hub repository, fetching safe files that are missing.
+
+    Those are the repository's top-level files, and InstructBLIP's second tokenizer.
 
     Args:
         repository: `organisation/name`.
@@ -262,17 +278,21 @@ def fetch_from_hub(repository: str, revision: str | None, setting: str, weights:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = [f"*{suffix}" for suffix in DIGESTED if suffix != ".safetensors"] + ([weights] if weights else [])
-    fetch = functools.partial(
-        snapshot_download, repository, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
-    )
+    small = [f"*{suffix}" for suffix in DIGESTED if suffix != ".safetensors"]
+    top = {"allow_patterns": [*small, *([weights] if weights else [])], "ignore_patterns": ["*/*"]}
+    second = {"allow_patterns": [f"{QFORMER_TOKENIZER}/{pattern}" for pattern in small]}
+    fetch = functools.partial(snapshot_download, repository, revision=revision)
     try:
         try:
-            cached = Path(fetch(local_files_only=True))
+            folder = Path(fetch(local_files_only=True, **top))
+            complete = weights is None or any(folder.glob(weights))  # a snapshot of some files counts as cached, too
         except LocalEntryNotFoundError:
-            return Path(fetch())
-        # A snapshot of the configuration alone counts as cached, too.
-        return cached if weights is None or any(cached.glob(weights)) else Path(fetch())
+            complete = False
+        if not complete:
+            folder = Path(fetch(**top))
+        if _is_instructblip(folder) and not (folder / QFORMER_TOKENIZER).is_dir():
+            fetch(**second)
+        return folder
     except (HFValidationError, HfHubHTTPError, OSError, ValueError) as failure:
         at = f" --revision {revision}" if revision else ""
         raise ModelError(
@@ -280,3 +300,10 @@ def fetch_from_hub(repository: str, revision: str | None, setting: str, weights:
             f"Fetch it where the hub can be reached (hf download {repository}{at} --local-dir DIR) and set {setting} "
             "to that folder.",
         ) from failure
+
+
+def _is_instructblip(folder: Path) -> bool:
+    try:
+        return "instructblip" in (folder / "config.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False  # whoever reads the configuration says what is wrong with it

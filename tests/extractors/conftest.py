@@ -159,6 +159,36 @@ def opt() -> dict:
     }
 
 
+def t5() -> dict:
+    return {
+        "model_type": "t5",
+        "vocab_size": len(WORDS) + 1,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 2,
+    }
+
+
+def llama() -> dict:
+    return {
+        "model_type": "llama",
+        "vocab_size": len(WORDS) + 1,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+
+
 @pytest.fixture(scope="session")
 def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
@@ -176,27 +206,15 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["t5", "opt"])
+@pytest.fixture(scope="session", params=[t5, opt, llama], ids=["t5", "opt", "llama"])
 def instructblip_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-    folder = tmp_path_factory.mktemp("models") / f"tiny-instructblip-{request.param}"
-    t5 = {
-        "model_type": "t5",
-        "vocab_size": len(WORDS) + 1,
-        "d_model": 16,
-        "d_kv": 8,
-        "d_ff": 32,
-        "num_layers": 1,
-        "num_heads": 2,
-        "decoder_start_token_id": 0,
-        "pad_token_id": 0,
-        "eos_token_id": 2,
-    }
+    folder = tmp_path_factory.mktemp("models") / f"tiny-instructblip-{request.param.__name__}"
     config = InstructBlipConfig(
         vision_config=vision(),
         qformer_config=qformer(),
-        text_config=t5 if request.param == "t5" else opt(),
+        text_config=request.param(),
         num_query_tokens=4,
         image_token_index=len(WORDS),
     )

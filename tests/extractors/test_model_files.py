@@ -22,8 +22,8 @@ def language(folder: Path | str, revision: str | None = None) -> PerplexityExtra
     return PerplexityExtractor(find_model("models.language.id", str(folder), revision))
 
 
-def captioner(folder: Path | str) -> CaptionExtractor:
-    return CaptionExtractor(find_model("models.caption.id", str(folder), None))
+def captioner(folder: Path | str, revision: str | None = None, prompt: str | None = None) -> CaptionExtractor:
+    return CaptionExtractor(find_model("models.caption.id", str(folder), revision), prompt=prompt)
 
 
 def clip_text(folder: Path | str) -> ClipTextExtractor:
@@ -129,6 +129,28 @@ def test_a_missing_tokenizer_is_noticed_and_not_made_up(
             build(without).check()
 
 
+def test_a_missing_second_tokenizer_is_noticed_and_the_first_not_taken_for_it(
+    instructblip_folder: Path, tmp_path: Path
+) -> None:
+    without = shutil.copytree(instructblip_folder, tmp_path / "model")
+    shutil.rmtree(without / "qformer_tokenizer")
+    extractor = captioner(without, prompt="describe")
+    for attempt in (extractor.check, lambda: extractor.load("cpu")):
+        with pytest.raises(ModelError, match="has no tokenizer in qformer_tokenizer/"):
+            attempt()
+
+
+def test_the_second_tokenizer_is_among_what_the_fingerprint_pins(instructblip_folder: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(instructblip_folder, tmp_path / instructblip_folder.name)
+    assert captioner(changed).fingerprint == captioner(instructblip_folder).fingerprint
+    planned = captioner(changed, prompt="describe")
+    tokenizer = changed / "qformer_tokenizer" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    assert captioner(changed).fingerprint != captioner(instructblip_folder).fingerprint
+    with pytest.raises(ModelError, match="not the ones this run started with"):
+        planned.load("cpu")
+
+
 def test_files_that_change_after_planning_are_refused_by_the_worker(broken: Path) -> None:
     planned = language(broken)
     tokenizer = broken / "tokenizer_config.json"
@@ -169,6 +191,33 @@ def test_a_pinned_hub_model_is_fetched_without_pickles_and_described_by_its_comm
     assert extractor.load("cpu").prepare("dog")
     assert {(repository, revision) for repository, revision, _ in asked} == {("openai-community/gpt2", commit)}
     assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for _, _, patterns in asked for pattern in patterns)
+
+
+def test_the_second_tokenizer_is_fetched_and_no_other_folder(
+    monkeypatch: pytest.MonkeyPatch, instructblip_folder: Path, tmp_path: Path
+) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import filter_repo_objects
+
+    repository, cache = shutil.copytree(instructblip_folder, tmp_path / "hub"), tmp_path / "cache"
+    shutil.copytree(repository / "qformer_tokenizer", repository / "onnx")
+
+    def snapshot_download(name: str, revision: str, local_files_only: bool = False, **patterns: list[str]) -> str:
+        if local_files_only and not cache.exists():
+            raise LocalEntryNotFoundError("not cached")
+        names = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+        for name in () if local_files_only else filter_repo_objects(names, **patterns):
+            (cache / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, cache / name)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    extractor = captioner("Salesforce/instructblip", "0" * 40, "describe")
+    extractor.check()
+    assert {path.name for path in cache.iterdir() if path.is_dir()} == {"qformer_tokenizer"}
+    shutil.rmtree(cache / "qformer_tokenizer")  # as an earlier fetch left it
+    extractor.load("cpu")
+    assert (cache / "qformer_tokenizer" / "tokenizer.json").exists()
 
 
 def test_an_unreachable_hub_names_the_command_to_fetch_the_model(

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import mlflow
@@ -16,7 +17,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from smp_features.errors import FingerprintError, StageError, UsageError
-from smp_features.scoring import evaluate, score, write_submission
+from smp_features.evaluation import evaluate
+from smp_features.scoring import score
+from smp_features.submission import write_submission
 from smp_features.training.registry import Registry
 
 pytestmark = pytest.mark.spark
@@ -114,7 +117,46 @@ def test_submissions_in_both_formats_hold_the_predictions(scored, tmp_path):
     assert {row["post_id"]: float(row["popularity_score"]) for row in rows} == found
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps(expected))
-    assert evaluate(as_json, labels) == pytest.approx({"src": 1.0, "mae": 0.0, "n": 40, "extra": 0}, abs=1e-4)
+    [row] = evaluate(as_json, labels).rows
+    assert row["n"] == 40 and row["src"] == pytest.approx(1, abs=1e-4) and row["mae"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_submission_declares_the_counts_behind_it_with_the_date_of_their_crawl(scored, monkeypatch, tmp_path):
+    lake, _ = scored
+    tables = lake.lakehouse
+    champion = Registry(lake.config).champion()
+    out = tmp_path / "submission.json"
+
+    def declared() -> dict[str, object]:
+        write_submission(lake.session, lake.config, out)
+        return json.loads(out.read_text())["external_data"]
+
+    assert declared() == {
+        "used": False,
+        "details": "No data beside the challenge's own. Pretrained, not trained further: "
+        "caption-1, clip_image-1, clip_text-1, perplexity-1.",
+    }
+    crawl = {"uid": "1@N", "origin": "external", "assumed": False, "followers": 3, "row_hash": "x"}
+    clip = {"extractor": "clip_image-1", "name": "clip_image"}
+    clip["description"] = json.dumps({"model": "timm/clip", "architecture": "ViT-L-14-quickgelu", "tag": "openai"})
+    for table, row in (("user_profiles", crawl), ("extractors", clip)):
+        schema, row = tables.schema(table), row | dict.fromkeys(("known_at", "first_used_at"), datetime(2018, 5, 1))
+        tables.insert_new(table, lake.session.createDataFrame([tuple(map(row.get, schema.names))], schema))
+
+    # Posts made after the crawl know its counts under strict rules too, though no train post did.
+    counts = F.when(F.col("pid").isin("p300", "p301"), 3.0)
+    features = tables.read("post_features").where("split = 'test'").withColumn("external_followers", counts)
+    monkeypatch.setattr("smp_features.submission.unlabelled", lambda *_: features)
+    said = declared()
+    assert said["used"] is True
+    for words in ("crawled 2018-05-01", "strict time rules", "2 of 40", "was not trained", "ViT-L-14-quickgelu openai"):
+        assert words in said["details"], said
+    monkeypatch.undo()
+
+    trained_on = replace(champion, tags={**champion.tags, "external_used": "true"})
+    monkeypatch.setattr(Registry, "champion", lambda _: trained_on)
+    said = declared()
+    assert said["used"] is True and "0 of 40" in said["details"] and "1 was trained on" in said["details"]
 
 
 def test_a_submission_of_another_kind_is_refused(scored, tmp_path):
