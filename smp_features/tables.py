@@ -22,6 +22,7 @@ from smp_features.config import Config
 from smp_features.errors import SmpError, StageError, UsageError, nearest
 from smp_features.runs import Summary, is_local
 from smp_features.table_specs import SPECS, TableSpec
+from smp_features.table_specs import Column as TableColumn
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,10 @@ class Lakehouse:
         return DeltaTable.isDeltaTable(self.session, self.folder("tables", self.spec(table).name))
 
     def create(self) -> tuple[str, ...]:
-        """Create the tables that do not exist yet; the one set-up step, never done lazily by concurrent jobs.
+        """Create the tables that do not exist yet, and the columns that tables made by an older version lack.
+
+        The one set-up step, never done lazily by concurrent jobs. A column that is added may be null, even where the
+        specification requires a value: rows from before have none until they are made again.
 
         Returns:
             Names of the tables created.
@@ -123,8 +127,13 @@ class Lakehouse:
             schema = quoted(self.config.catalog, self.config.schema_name)
             self.session.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         missing = tuple(name for name in SPECS if not self.exists(name))
-        for name in missing:
-            self.session.sql(create_statement(SPECS[name], self.identifier(name)))
+        for name in SPECS:
+            if name in missing:
+                self.session.sql(create_statement(SPECS[name], self.identifier(name)))
+            elif lacking := self._lacking(SPECS[name]):
+                added = ", ".join(f"{quoted(c.name)} {c.sql_type} COMMENT {literal(c.comment)}" for c in lacking)
+                self.session.sql(f"ALTER TABLE {self.identifier(name)} ADD COLUMNS ({added})")
+                logger.info("added to %s: %s", name, ", ".join(column.name for column in lacking))
         if missing:
             logger.info("created tables: %s", ", ".join(missing))
         return missing
@@ -224,6 +233,7 @@ class Lakehouse:
             Whether a version was written.
         """
         spec = self.spec(table)
+        self._check_columns(spec)
         conformed = self._conform(spec, rows)
         source = conformed if distinct else first_by_key(conformed, spec.key)
         merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec, shards)).whenNotMatchedInsertAll()
@@ -245,6 +255,7 @@ class Lakehouse:
             Counts: `inserted`, `updated`, `deleted`.
         """
         spec = self.spec(table)
+        self._check_columns(spec)
         wanted = self._conform(spec, rows)
         told_by = row_hash(spec.column_names) if hash_column is None else F.col(hash_column)
         present = self.read(table).select(*spec.key, told_by.alias("_present"))
@@ -320,6 +331,17 @@ class Lakehouse:
             named = ", ".join(literal(shard) for shard in (HEX_DIGITS if shards is None else sorted(shards)))
             conditions += [f"t.shard IN ({named})", "t.shard = s.shard"]
         return " AND ".join(conditions)
+
+    def _lacking(self, spec: TableSpec) -> list[TableColumn]:
+        there = set(self.read(spec.name).columns)
+        return [column for column in spec.columns if column.name not in there]
+
+    def _check_columns(self, spec: TableSpec) -> None:
+        if lacking := self._lacking(spec):
+            raise StageError(
+                f"Table {spec.name} was made by an older version and has no column {lacking[0].name}.",
+                "Run `smp ingest` first: it adds what is new; then the other stages.",
+            )
 
     def _conform(self, spec: TableSpec, rows: DataFrame) -> DataFrame:
         if spec.sharded and "shard" not in rows.columns:

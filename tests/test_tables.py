@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 
 from smp_features.config import load_config
 from smp_features.errors import StageError
-from smp_features.table_specs import SPECS
+from smp_features.table_specs import SPECS, Column
 from smp_features.tables import Lakehouse, literal, quoted
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
@@ -29,6 +30,23 @@ def _text(text: str) -> dict[str, object]:
 
 def test_creating_twice_creates_nothing_the_second_time(lakehouse):
     assert lakehouse.create() == ()
+
+
+def test_a_table_of_an_older_version_gets_its_new_columns_and_keeps_its_rows(lakehouse, frame, monkeypatch):
+    lakehouse.insert_new("texts", frame("texts", _text("a")))
+    spec = SPECS["texts"]
+    newer = replace(spec, columns=(*spec.columns, Column("language", "string", "what it is written in")))
+    monkeypatch.setitem(SPECS, "texts", newer)
+    rows = frame("texts", _text("a"), {**_text("b"), "language": "en"})
+    for write in (lakehouse.insert_new, lambda table, rows: lakehouse.synchronise(table, rows, None)):
+        with pytest.raises(StageError, match=r"has no column language.*`smp ingest` first"):
+            write("texts", rows)
+    assert lakehouse.create() == ()
+    assert lakehouse.insert_new("texts", rows) is True
+    found = {row["text"]: row["language"] for row in lakehouse.read("texts").collect()}
+    assert found == {"a": None, "b": "en"}
+    described = lakehouse.session.sql(f"DESCRIBE {lakehouse.identifier('texts')}").collect()
+    assert {row["col_name"]: row["comment"] for row in described}["language"] == "what it is written in"
 
 
 def test_inserting_known_keys_writes_no_version(lakehouse, frame):
