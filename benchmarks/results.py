@@ -21,13 +21,17 @@ the machine named below it. `make bench BENCH=ceiling` measures one part again.
 def save(name: str, record: Mapping[str, Any]) -> None:
     """Keep one benchmark's record: `figures`, and what they were measured on."""
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _path(name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def load(name: str) -> dict[str, Any] | None:
     """Return a benchmark's record, or None when it was never measured."""
-    path = FOLDER / f"{name}.json"
+    path = _path(name)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _path(name: str) -> Path:
+    return FOLDER / f"{name.replace(':', '-')}.json"
 
 
 def render(sections: Mapping[str, Section]) -> str:

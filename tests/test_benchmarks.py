@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import NAMES, of
 from benchmarks.contenders.protocol import VALUES
 from benchmarks.race import differences
 from benchmarks.results import FOLDER, render
@@ -17,7 +16,7 @@ from benchmarks.slots import use_of_slots
 
 
 def test_the_page_of_results_is_what_the_figures_say():
-    sections = {name: importlib.import_module(f"benchmarks.{name}").section for name in NAMES}
+    sections = {name: of(name, "section") for name in NAMES}
     assert (FOLDER.parent / "RESULTS.md").read_text(encoding="utf-8") == render(sections)
 
 

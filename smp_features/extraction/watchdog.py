@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 from smp_features.extraction import statuses
 
@@ -29,6 +30,7 @@ KEY_DIGITS = 16
 
 RECORD_BYTES = KEY_DIGITS + 2
 
+_NO_KEY = "0" * KEY_DIGITS
 _BEGAN, _ENDED, _OVERDUE, _LOADED = b"+", b"-", b"!", b"L"
 
 
@@ -60,6 +62,7 @@ class Notes:
 
     def __init__(self, folder: str, partition: int, attempt: int) -> None:
         self._path = Path(folder) / f"{partition}-{attempt}"
+        self._loads = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
         # Held while this process lives, however it ends: a twin that Spark started on speculation is no successor.
@@ -79,12 +82,22 @@ class Notes:
 
     def loaded(self) -> None:
         """Note that a model was loaded."""
-        self._write(_LOADED, ["0" * KEY_DIGITS])
+        self._loads += 1
+        self._write(_LOADED, [_NO_KEY])
 
-    def close(self) -> None:
-        """Remove the notes: nothing is in hand any more."""
+    def close(self, ended_well: bool = True) -> None:
+        """Remove the notes: nothing is in hand any more.
+
+        Args:
+            ended_well: False for an attempt that was broken off from outside, say because a lost executor held what it
+                was reading. Its successor computes everything again, and counts the models that it loaded.
+        """
+        if ended_well or not self._loads:
+            self._path.unlink(missing_ok=True)
+        else:
+            os.ftruncate(self._file, 0)
+            self._write(_LOADED, [_NO_KEY] * self._loads)
         os.close(self._file)
-        self._path.unlink(missing_ok=True)
 
     def _write(self, sign: bytes, keys: Iterable[str]) -> None:
         # One write per call: appends of this size are not torn, so threads need no lock.
@@ -163,12 +176,14 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._closed.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
         self._sink.close()
-        self._notes.close()
+        self._notes.close(ended_well=kind is None)
 
     @contextlib.contextmanager
     def over(self, keys: Sequence[str]) -> Iterator[None]:

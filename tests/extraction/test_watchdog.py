@@ -47,6 +47,21 @@ def test_the_notes_of_a_worker_that_ended_well_accuse_nobody(tmp_path):
     assert left_behind(str(tmp_path), 0, [str(tmp_path)]).status == {}
 
 
+def test_an_attempt_that_was_broken_off_accuses_nobody_and_its_loads_are_counted(tmp_path):
+    with (
+        pytest.raises(EOFError),
+        Watch(Notes(str(tmp_path), 0, 1), 60) as watch,
+        watch.over([A]),
+    ):
+        watch.loaded()
+        raise EOFError
+    found = left_behind(str(tmp_path), 0)
+    assert (found.status, found.loads) == ({}, 1)
+    with Watch(Notes(str(tmp_path), 0, 2), 60) as watch:
+        watch.loaded()
+    assert left_behind(str(tmp_path), 0).loads == 1
+
+
 def test_a_twin_that_lives_accuses_nobody(tmp_path):
     notes = Notes(str(tmp_path), 0, 1)
     notes.began([A])
