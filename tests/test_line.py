@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable as OutsideTable
 from deltalake import QueryBuilder
+from notebook_runs import executed, pictures_in
 
 from smp_features.config import load_config
 from smp_features.demo.generate import generate
@@ -121,6 +122,11 @@ def test_the_registered_model_predicts_in_another_process(line, tmp_path):
     expected = [made.get(pid) for pid in rows["pid"]]
     assert len(predictions) == 5
     assert all(want is None or abs(want - got) < 1e-9 for want, got in zip(expected, predictions, strict=True))
+
+
+def test_the_notebook_of_the_papers_figures_runs_and_draws_them(line, tmp_path, monkeypatch):
+    outputs = executed("paper.ipynb", line.config.root, tmp_path, monkeypatch)
+    assert len(pictures_in(outputs)) == 5  # cleaning, similarity, perplexity, correlations, adaptation
 
 
 def test_running_again_loads_nothing_and_writes_no_version(line):

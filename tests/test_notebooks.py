@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import datetime
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from notebook_runs import FOLDER, executed, pictures_in
 
-import smp_features
-
-REPOSITORY = Path(smp_features.__file__).parents[1]
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 EXTRACTORS = ("caption", "clip_image", "clip_text", "perplexity")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.name)
 def test_notebooks_are_committed_without_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -53,22 +47,8 @@ def _fill(lakehouse) -> None:
 @pytest.mark.slow
 def test_the_tour_runs_on_a_lakehouse_and_draws_its_figures(lakehouse, tmp_path, monkeypatch):
     _fill(lakehouse)
-    for name, value in {
-        "SMP_ROOT": lakehouse.config.root,
-        "PYTHONPATH": str(REPOSITORY),
-        "IPYTHONDIR": str(tmp_path / "ipython"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "jupyter"),
-        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
-    }.items():
-        monkeypatch.setenv(name, value)
-    notebook = nbformat.read(REPOSITORY / "notebooks" / "tour.ipynb", as_version=4)
-    NotebookClient(
-        notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    pictures = [base64.b64decode(o.data["image/png"]) for o in outputs if "image/png" in o.get("data", {})]
-    assert len(pictures) == 2
-    assert all(picture.startswith(b"\x89PNG") and len(picture) > 10_000 for picture in pictures)
+    outputs = executed("tour.ipynb", lakehouse.config.root, tmp_path, monkeypatch)
+    assert len(pictures_in(outputs)) == 2
     shown = "\n".join(output.data.get("text/plain", "") for output in outputs if "data" in output)
     assert "a kite over a beach" in shown
     assert "caption-f1" in shown

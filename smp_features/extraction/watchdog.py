@@ -86,16 +86,19 @@ class Notes:
         self._write(_LOADED, [_NO_KEY])
 
     def close(self, ended_well: bool = True) -> None:
-        """Remove the notes: nothing is in hand any more.
+        """Empty the notes: nothing is in hand any more. An attempt that ended well leaves their size, for progress.
 
         Args:
             ended_well: False for an attempt that was broken off from outside, say because a lost executor held what it
                 was reading. Its successor computes everything again, and counts the models that it loaded.
         """
-        if ended_well or not self._loads:
-            self._path.unlink(missing_ok=True)
+        size = os.fstat(self._file).st_size
+        os.ftruncate(self._file, 0)
+        if ended_well:
+            os.ftruncate(self._file, size)  # a hole of that size, which takes no room
+            with contextlib.suppress(FileNotFoundError):  # a twin was faster, and the chunk is gone already
+                os.replace(self._path, self._path.with_name(self._path.name.partition("-")[0] + ".done"))
         else:
-            os.ftruncate(self._file, 0)
             self._write(_LOADED, [_NO_KEY] * self._loads)
         os.close(self._file)
 
