@@ -160,7 +160,7 @@ def section(figures: dict[str, Any]) -> str:
     kills = table(
         ("killed", "while computing", "s after computing began", "rows done, about"),
         (
-            (kill["killed"], f"`{kill['computing']}`", kill["seconds_after_computing_began"], f"{kill['rows_done']:,}")
+            (kill["killed"], _computing(kill), kill["seconds_after_computing_began"], f"{kill['rows_done']:,}")
             for name in ("executors_killed", "commands_killed")
             for kill in posters[name]["kills"]
         ),
@@ -178,13 +178,21 @@ The kill cost {one["extra_seconds"]:.1f} s ({share:.0%}); the tables are {_equal
 
 Real contents ({posters["contents"]}), the demo models, the command `smp extract`: undisturbed in
 {before["seconds"]:.0f} s, {before["rows"]:,} feature rows. On executors of which {len(executors_killed["kills"])} were
-killed at random: {executors_killed["seconds"]:.0f} s in {executors_killed["starts"]} run(s), tables
+killed at random: {executors_killed["seconds"]:.0f} s in {_runs(executors_killed)}, tables
 {_equal(executors_killed["equal"])}. With the command and every process below it killed {len(commands["kills"])} times
-and started again: {commands["seconds"]:.0f} s in {commands["starts"]} runs, tables {_equal(commands["equal"])}.
+and started again: {commands["seconds"]:.0f} s in {_runs(commands)}, tables {_equal(commands["equal"])}.
 
 {kills}
 Equal means: the same keys, statuses and text exactly, floats to 1e-5, whatever the time they were computed at.
 """
+
+
+def _computing(kill: dict[str, Any]) -> str:
+    return f"`{kill['computing']}`" if kill["computing"] else "nothing: between two extractors"
+
+
+def _runs(posters: dict[str, Any]) -> str:
+    return "1 run" if posters["starts"] == 1 else f"{posters['starts']} runs"
 
 
 def _equal(equal: bool) -> str:
