@@ -341,7 +341,7 @@ def ablate(
     overrides: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Measure what each feature group is worth: left out one at a time, and added one after the other."""
+    """Measure what each feature group is worth, left out and added, and each choice of adapter."""
     from smp_features.training.ablate import ablate as measure
     from smp_features.training.ablate import table
 

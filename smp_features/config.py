@@ -13,6 +13,8 @@ from smp_features.errors import ConfigError, nearest
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 SplitName = Literal["identity", "chronological", "later_unseen", "rolling", "random_optimistic"]
+AdapterForm = Literal["mixture", "bottleneck"]
+AdapterLoss = Literal["mse", "huber", "intervals"]
 MemberName = Literal["lightgbm", "catboost", "metadata"]
 
 
@@ -187,10 +189,10 @@ class AdapterConfig(_Frozen):
         patience: Epochs without a lower loss on those users after which an adapter stops; it keeps its best weights.
     """
 
-    form: Literal["mixture", "bottleneck"] = "mixture"
+    form: AdapterForm = "mixture"
     image_ratio: float = Field(default=0.2, ge=0, le=1)
     text_ratio: float = Field(default=0.6, ge=0, le=1)
-    loss: Literal["mse", "huber", "intervals"] = "mse"
+    loss: AdapterLoss = "mse"
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     batch: int = Field(default=512, ge=1)

@@ -21,6 +21,11 @@ MISSES = 15
 MOST_IMPORTANT = 25
 """Features drawn in the importance figure."""
 
+_ABLATION_TABLES = (
+    ("added", "the row above", "Groups added"),
+    ("left out", "all", "Groups left out"),
+    ("adapter", "as configured", "Choices of adapter"),
+)
 _UNIT = "log2(views + 1)"
 _SCORE_HEADERS = ("split", "what", "posts of", "n", "SRC [95 %]", "MAE [95 %]", "bias [95 %]")
 _SCORE_CAPTION = (
@@ -110,10 +115,10 @@ def leave_out_section(changes: Mapping[str, tuple[Interval, Interval]], n: int) 
 
 @dataclass(frozen=True)
 class Ablated:
-    """One cell of the feature-group table.
+    """One cell of the tables of feature groups and adapters.
 
     Attributes:
-        table: `left out` or `added`.
+        table: `left out`, `added` or `adapter`.
         name: Its heading.
         n: Posts behind it.
         src: Spearman correlation.
@@ -121,6 +126,8 @@ class Ablated:
         against: The cell that it is compared with; None for the first.
         src_change: Paired change of SRC against that cell.
         mae_change: Likewise of MAE.
+        form: Of the adapter that it was trained with; None without one.
+        loss: Likewise.
     """
 
     table: str
@@ -131,6 +138,8 @@ class Ablated:
     against: str | None
     src_change: Interval | None
     mae_change: Interval | None
+    form: str | None = None
+    loss: str | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -140,12 +149,12 @@ class Ablated:
 
 
 def ablation_section(splits: Mapping[str, tuple[str, Sequence[Ablated]]]) -> Section:
-    """Show what each feature group is worth, left out and added, on every split that `smp ablate` was run on.
+    """Show what each feature group and each choice of adapter is worth, on every split that `smp ablate` was run on.
 
     Args:
-        splits: Split to the MLflow run of its table, and the cells.
+        splits: Split to the MLflow run of its tables, and the cells.
     """
-    title = "What each feature group is worth"
+    title = "What each feature group and each choice of adapter is worth"
     if not splits:
         return Section("ablation", title, missing="`smp ablate` makes this section.")
     blocks: list[Block] = []
@@ -158,16 +167,26 @@ def ablation_section(splits: Mapping[str, tuple[str, Sequence[Ablated]]]) -> Sec
                 f"Split {split}, n = {added[0].n:,} posts. Each step adds to the one above it.",
             )
         )
-        for of, compared in (("added", "the row above"), ("left out", "all")):
-            headers = (of, "SRC [95 %]", f"MAE, {_UNIT} [95 %]", "ΔSRC [95 %]", "ΔMAE [95 %]", f"against {compared}")
-            rows = [cell.cells for cell in cells if cell.table == of]
-            blocks.append(table(headers, rows, f"Groups {of}, split {split}, MLflow run {run}"))
+        blocks += [
+            _ablation_table(of, compared, what, [cell for cell in cells if cell.table == of], f"split {split}", run)
+            for of, compared, what in _ABLATION_TABLES
+            if any(cell.table == of for cell in cells)
+        ]
     how = (
         "Every row is a model trained and validated anew. The differences are paired: both models are scored on the "
         "same resample of users each time. `adapted … instead of raw` gives the booster what the adapter makes of a "
-        "vector in place of the vector; `all` gives it both."
+        "vector in place of the vector; `all` gives it both. The rows of the table `adapter` see the same columns and "
+        "differ from the one `as configured` in one choice each; `loss intervals` trains the adapter to name the unit "
+        "interval of popularity. Choosing among them by these scores is selection: confirm it on posts that no choice "
+        "has seen."
     )
     return Section("ablation", title, (*blocks, Note(how)))
+
+
+def _ablation_table(of: str, compared: str, what: str, cells: Sequence[Ablated], split: str, run: str) -> Block:
+    headers = (of, "SRC [95 %]", f"MAE, {_UNIT} [95 %]", "ΔSRC [95 %]", "ΔMAE [95 %]", f"against {compared}")
+    configured = f" (as configured: form {cells[0].form}, loss {cells[0].loss})" if of == "adapter" else ""
+    return table(headers, [cell.cells for cell in cells], f"{what}{configured}, {split}, MLflow run {run}")
 
 
 def prediction_section(oof: pd.DataFrame | None, titles: Mapping[str, str], shown: bool) -> Section:

@@ -45,7 +45,8 @@ class Trained:
         label_median: Median label of the rows trained on, log2(views + 1).
         external_used: External profile counts were among the rows trained on.
         note: How the scores came about, one paragraph.
-        ablations: Split to the MLflow run of its feature-group table, and the cells, for the rows it was trained on.
+        ablations: Split to the MLflow run of its tables of feature groups and adapters, and their cells, for the rows
+            it was trained on.
         adaptation: What the adapters did to the vectors; None where there is no record of it.
     """
 
@@ -130,6 +131,8 @@ def ablated(cells: Sequence[Mapping[str, Any]]) -> tuple[Ablated, ...]:
             cell["against"],
             change(cell, "delta_src"),
             change(cell, "delta_mae"),
+            cell.get("form"),  # older tables do not say
+            cell.get("loss"),
         )
         for cell in cells
     )

@@ -1,4 +1,4 @@
-"""`smp ablate`: the feature-group table of a training set, each cell an MLflow run below one run for the table."""
+"""`smp ablate`: a training set's tables of feature groups and adapters, each cell an MLflow run below one for all."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ class Ablation:
 def ablate(
     session: SparkSession, config: Config, splits: Sequence[str] | None = None, *, force: bool = False
 ) -> Ablation:
-    """Measure what each feature group of the present training set is worth, unless that was done before.
+    """Measure what each feature group of the present training set, and each choice of adapter, is worth.
+
+    Nothing is computed where a finished run has the same rows, configuration, code and splits.
 
     Args:
         session: A Spark session with Delta.
         config: Its `training`, `features` and `registry`.
         splits: On which splits; None takes `training.split`.
-        force: Compute it even if a finished run has the same rows, configuration, code and splits.
+        force: Compute it even if there is such a run.
 
     Raises:
         StageError: There is no training set, it cannot be used, or the tracking server is down.
@@ -158,6 +160,8 @@ def _record(registry: Registry, key: str, results: dict[str, Any], predictions: 
                         Param("cell", cell["cell"]),
                         Param("against", str(cell["against"])),
                         Param("adapted", json.dumps(cell["adapted"])),
+                        Param("form", str(cell["form"])),
+                        Param("loss", str(cell["loss"])),
                     ],
                     tags=[RunTag("columns", json.dumps(cell["columns"]))],
                 )

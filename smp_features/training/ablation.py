@@ -1,22 +1,23 @@
-"""What each group of features is worth: left out one at a time, and added one after the other.
+"""What each group of features is worth, left out and added one after the other, and what each choice of adapter is.
 
 `ablation.json`, as `run_ablation` returns it under `splits`, has for each split a list of cells:
-`{table, cell, columns, adapted, against, n, users, src, mae, bias, delta_src, delta_mae}`. `table` is `left out` or
-`added`; `columns` are those of `post_features` that the booster saw, `adapted` the vectors among them that went through
-an adapter; `src`, `mae`, `bias` and the paired differences `delta_…` to the cell named by `against` are
-`{value, low, high, level, excludes_zero}` (bootstrap over users), the differences null without such a cell.
+`{table, cell, columns, adapted, form, loss, against, n, users, src, mae, bias, delta_src, delta_mae}`. `table` is
+`left out`, `added` or `adapter`; `columns` are those of `post_features` that the booster saw, `adapted` the vectors
+among them that went through an adapter of this `form` and `loss`, null without such vectors; `src`, `mae`, `bias` and
+the paired differences `delta_…` to the cell named by `against` are `{value, low, high, level, excludes_zero}`
+(bootstrap over users), the differences null without such a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
-from smp_features.config import TrainingConfig
+from smp_features.config import AdapterConfig, AdapterForm, AdapterLoss, TrainingConfig
 from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PICTURE, columns_of
 from smp_features.progress import reporter
 from smp_features.training.adapter import Epoch
@@ -26,6 +27,7 @@ from smp_features.training.metrics import Bootstrap
 from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, held_out_of
 
 ALL = "all"
+AS_CONFIGURED = "as configured"
 METADATA = "metadata"
 MEDIAN = "median"
 TEXTS = ("text", "caption")
@@ -36,32 +38,62 @@ class Cell:
     """One model of the table.
 
     Attributes:
-        table: `left out`: all groups but one; `added`: one step more than the cell before.
+        table: `left out`: all groups but one; `added`: one step more than the cell before; `adapter`: all groups, and
+            another adapter than configured.
         name: Its row's heading.
         inputs: What it sees; None predicts the median of its training labels.
+        adapter: What adapts its vectors, if it has vectors to adapt.
         against: The cell of the same table that it is compared with.
     """
 
-    table: Literal["left out", "added"]
+    table: Literal["left out", "added", "adapter"]
     name: str
     inputs: Inputs | None
+    adapter: AdapterConfig
     against: str | None
 
+    @property
+    def identity(self) -> str:
+        """Equal for cells that predict the same."""
+        if self.inputs is None:
+            return MEDIAN
+        seen = self.inputs
+        uses = {name: seen.uses.get(name, "both") for name in seen.dims}
+        adapter = self.adapter if seen.adapted else None
+        return repr((seen.numbers, tuple(seen.vocabularies), tuple(seen.buckets), sorted(uses.items()), adapter))
 
-def cells(inputs: Inputs) -> list[Cell]:
-    """Return both tables for the columns that a configuration gives a model.
 
-    Groups without columns among them, and steps that would change nothing, are left away.
+def cells(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
+    """Return all tables for the columns and the adapter that a configuration gives a model.
+
+    Groups without columns among them, and steps that would change nothing, are left away; so is the table `adapter`
+    where there is no vector to adapt.
     """
-    found = [Cell("left out", ALL, inputs, None)]
+    found = [Cell("left out", ALL, inputs, adapter, None)]
     for group in (*GROUPS, PICTURE):
         less = inputs.without(columns_of(group))
         if less != inputs and less.columns:
-            found.append(Cell("left out", f"without {group}", less, ALL))
-    return [*found, *_steps(inputs)]
+            found.append(Cell("left out", f"without {group}", less, adapter, ALL))
+    return [*found, *_steps(inputs, adapter), *_adapters(inputs, adapter)]
 
 
-def _steps(inputs: Inputs) -> list[Cell]:
+def _adapters(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
+    """Return the cells that differ from the configured adapter in one choice each."""
+    if not inputs.adapted:
+        return []
+    forms = [name for name in get_args(AdapterForm) if name != adapter.form]
+    losses = [name for name in get_args(AdapterLoss) if name != adapter.loss]
+    changed = {f"form {name}": adapter.model_copy(update={"form": name}) for name in forms}
+    changed |= {f"loss {name}": adapter.model_copy(update={"loss": name}) for name in losses}
+    frozen = replace(inputs, uses=dict.fromkeys(inputs.dims, "raw"))
+    return [
+        Cell("adapter", AS_CONFIGURED, inputs, adapter, None),
+        *(Cell("adapter", name, inputs, other, AS_CONFIGURED) for name, other in changed.items()),
+        Cell("adapter", "without an adapter", frozen, adapter, AS_CONFIGURED),
+    ]
+
+
+def _steps(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
     def only(*groups: str, **uses: Use) -> Inputs:
         """Return the columns of some groups, vectors as they are but for those of the groups named in `uses`."""
         less = inputs.without([feature.name for feature in FEATURES if feature.group not in groups])
@@ -82,10 +114,10 @@ def _steps(inputs: Inputs) -> list[Cell]:
         ("adapted text instead of raw", only(*inconsistency, "image", *TEXTS, image="adapted", **adapted_texts)),
         (ALL, inputs),
     ]
-    found = [Cell("added", MEDIAN, None, None)]
+    found = [Cell("added", MEDIAN, None, adapter, None)]
     for name, seen in steps:
         if seen.columns and seen != found[-1].inputs:
-            found.append(Cell("added", name, seen, found[-1].name))
+            found.append(Cell("added", name, seen, adapter, found[-1].name))
     return found
 
 
@@ -118,15 +150,17 @@ def run_ablation(
     divisions = {name: divisions_of(name, rows, config.seed) for name in names}
     held_out = {name: held_out_of(found) for name, found in divisions.items()}
     every = [division for found in divisions.values() for division in found]
-    nest = Nest(rows, epochs, config)
+    todo = cells(inputs, config.adapter)
+    nests = {
+        adapter: Nest(rows, epochs, config.model_copy(update={"adapter": adapter}))
+        for adapter in {cell.adapter for cell in todo}
+    }
     table: dict[str, Any] = {"row_id": rows["row_id"], "fold": fold, "actual": target}
     made: dict[str, dict[str, Floats]] = {}
-    todo = cells(inputs)
     with reporter("ablate", len(todo)) as bar:
         for cell in todo:
-            made[_identity(cell.inputs)] = made.get(_identity(cell.inputs)) or _predict(
-                nest, cell.inputs, divisions, every, target, length
-            )
+            if cell.identity not in made:
+                made[cell.identity] = _predict(nests[cell.adapter], cell.inputs, divisions, every, target, length)
             bar.advance(1)
     results: dict[str, list[dict[str, Any]]] = {}
     for name in names:
@@ -134,14 +168,17 @@ def run_ablation(
         drawn = Bootstrap(users[kept], config.bootstrap, config.seed)
         results[name] = []
         for cell in todo:
-            predicted = made[_identity(cell.inputs)][name][kept]
-            table[f"{name}/{cell.table}/{cell.name}"] = made[_identity(cell.inputs)][name]
+            predicted = made[cell.identity][name][kept]
+            table[f"{name}/{cell.table}/{cell.name}"] = made[cell.identity][name]
             scores = drawn.scores(target[kept], predicted)
+            adapted = () if cell.inputs is None else cell.inputs.adapted
             entry = {
                 "table": cell.table,
                 "cell": cell.name,
                 "columns": [] if cell.inputs is None else list(cell.inputs.columns),
-                "adapted": [] if cell.inputs is None else list(cell.inputs.adapted),
+                "adapted": list(adapted),
+                "form": cell.adapter.form if adapted else None,
+                "loss": cell.adapter.loss if adapted else None,
                 "against": cell.against,
                 "n": int(kept.sum()),
                 "users": drawn.users,
@@ -151,7 +188,7 @@ def run_ablation(
             }
             if cell.against is not None:
                 other = next(each for each in todo if (each.table, each.name) == (cell.table, cell.against))
-                change = drawn.differences(target[kept], predicted, made[_identity(other.inputs)][name][kept])
+                change = drawn.differences(target[kept], predicted, made[other.identity][name][kept])
                 entry |= {f"delta_{measure}": interval.as_json() for measure, interval in change.items()}
             results[name].append(entry)
     return {"splits": results}, pd.DataFrame(table)
@@ -175,10 +212,3 @@ def _predict(
         return found
     nest.prepare(inputs, every)
     return {name: cross_fit(nest, inputs, parts, length)[0] for name, parts in divisions.items()}
-
-
-def _identity(inputs: Inputs | None) -> str:
-    if inputs is None:
-        return MEDIAN
-    uses = {name: inputs.uses.get(name, "both") for name in inputs.dims}
-    return repr((inputs.numbers, tuple(inputs.vocabularies), tuple(inputs.buckets), sorted(uses.items())))

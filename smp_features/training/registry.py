@@ -448,11 +448,7 @@ def _metrics(results: Mapping[str, Any]) -> list[Metric]:
         prefix = "_".join(place).replace(" ", "_")
         named.append((f"{prefix}_n", float(entry["n"]), 0))
         for measure in ("src", "mae", "bias"):
-            named += [
-                (f"{prefix}_{measure}", entry[measure]["value"], 0),
-                (f"{prefix}_{measure}_low", entry[measure]["low"], 0),
-                (f"{prefix}_{measure}_high", entry[measure]["high"], 0),
-            ]
+            named += _with_ends(f"{prefix}_{measure}", entry[measure])
     for fold in results["folds"]:
         named += [(f"fold_{name}", fold[name], fold["fold"]) for name in ("n", "src", "mae", "bias")]
         for member, described in fold["members"].items():
@@ -461,7 +457,18 @@ def _metrics(results: Mapping[str, Any]) -> list[Metric]:
         for measure in ("delta_src", "delta_mae"):
             named.append((f"without_{change['name']}_{measure}", change[measure]["value"], 0))
     if results["adapter"] is not None:
-        for curve in ("train_loss", "held_out_loss"):
+        for curve in ("train_loss", "stopping_loss", "held_out_loss"):
             named += [(f"adapter_{curve}", value, epoch) for epoch, value in enumerate(results["adapter"][curve])]
+    for moved in results["movement"]:
+        prefix = f"moved_{moved['modality']}"
+        named += [(f"{prefix}_{count}", float(moved[count]), 0) for count in ("n", "users")]
+        named += _with_ends(prefix, moved["moved"])
+        for measure in ("shuffled", "difference", "src_raw", "src_adapted", "gain"):
+            named += _with_ends(f"{prefix}_{measure}", moved[measure])
     now = 0
     return [Metric(name, float(value), now, step) for name, value, step in named if value is not None]
+
+
+def _with_ends(name: str, interval: Mapping[str, Any]) -> list[tuple[str, float | None, int]]:
+    """Return a value and the ends of its interval, by the names of their metrics."""
+    return [(name, interval["value"], 0), (f"{name}_low", interval["low"], 0), (f"{name}_high", interval["high"], 0)]

@@ -94,6 +94,21 @@ def test_an_ablation_is_read_and_shown_with_its_verdicts():
     assert ablation_section({}).missing is not None
 
 
+def test_choices_of_adapter_are_a_third_table_without_a_figure():
+    rows = [
+        _cell("left out", "all", 0.5),
+        _cell("added", "all", 0.5),
+        _cell("adapter", "as configured", 0.5) | {"form": "mixture", "loss": "mse"},
+        _cell("adapter", "loss intervals", 0.3, "as configured") | {"form": "mixture", "loss": "intervals"},
+    ]
+    section = ablation_section({"identity": ("run-1", ablated(rows))})
+    *groups, adapters = [block for block in section.blocks if isinstance(block, Table)]
+    assert len(groups) == 2 and "form mixture, loss mse" in adapters.caption
+    assert [row[0] for row in adapters.rows] == ["as configured", "loss intervals"]
+    assert adapters.headers[-1] == "against as configured" and adapters.rows[1][3].value == pytest.approx(-0.2)
+    assert sum(isinstance(block, Picture) for block in section.blocks) == 1
+
+
 def test_a_root_that_was_never_trained_on_has_no_results_and_gets_no_store(tmp_path):
     assert champion_results(load_config(None, [], root=str(tmp_path / "lake"))) is None
     assert not (tmp_path / "lake").exists()

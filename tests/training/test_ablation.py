@@ -1,4 +1,4 @@
-"""The feature-group table: which cells there are, what each sees, and that a cell is what training would have made."""
+"""The ablation's tables: which cells there are, what each sees, and that a cell is what training would have made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
+from smp_features.training import ablation as ablations
 from smp_features.training.ablate import ablate, find, newest_by_split, table
 from smp_features.training.ablation import cells, run_ablation
 from smp_features.training.inputs import Inputs
@@ -56,8 +57,8 @@ def ablated(rows):
     return run_ablation(rows, INPUTS, CONFIG, epochs_of(rows), ["identity", "chronological"])
 
 
-def test_both_tables_have_the_steps_of_the_paper():
-    found = cells(INPUTS)
+def test_the_tables_of_groups_have_the_steps_of_the_paper():
+    found = cells(INPUTS, CONFIG.adapter)
     assert [cell.name for cell in found if cell.table == "left out"] == [
         "all", "without image", "without caption", "without text", "without similarity", "without perplexity",
         "without time", "without category", "without user", "without picture",
@@ -71,7 +72,7 @@ def test_both_tables_have_the_steps_of_the_paper():
 
 
 def test_each_step_changes_what_it_says_and_nothing_else():
-    added = {cell.name: cell.inputs for cell in cells(INPUTS) if cell.table == "added"}
+    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "added"}
     assert added["metadata"].columns == ("event_hour", "user_photo_count", "category")
     assert set(added["+ similarity"].columns) - set(added["metadata"].columns) == {"caption_title_similarity"}
     assert added["+ image"].raw == ("image_embedding",) and added["+ image"].adapted == ()
@@ -82,9 +83,39 @@ def test_each_step_changes_what_it_says_and_nothing_else():
     assert added["all"] == INPUTS and INPUTS.raw == INPUTS.adapted == tuple(INPUTS.dims)
 
 
+def test_each_row_of_the_adapter_table_differs_in_one_choice():
+    found = {cell.name: cell for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "adapter"}
+    assert list(found) == ["as configured", "form bottleneck", "loss huber", "loss intervals", "without an adapter"]
+    assert [cell.against for cell in found.values()] == [None, *["as configured"] * 4]
+    for name, change in (("form bottleneck", {"form": "bottleneck"}), ("loss intervals", {"loss": "intervals"})):
+        assert found[name].adapter == AdapterConfig(min_steps=20, **change) and found[name].inputs == INPUTS
+    assert found["without an adapter"].inputs.raw == tuple(INPUTS.dims)
+    assert found["without an adapter"].inputs.adapted == ()
+    assert found["without an adapter"].inputs.columns == INPUTS.columns
+    other = cells(INPUTS, AdapterConfig(form="bottleneck", loss="intervals"))
+    assert [cell.name for cell in other if cell.table == "adapter"][1:4] == ["form mixture", "loss mse", "loss huber"]
+
+
+def test_what_predicts_the_same_is_computed_once(rows, monkeypatch):
+    computed = []
+
+    def predict(nest, inputs, divisions, every, target, length):
+        adapter = nest._config.adapter if inputs is not None and inputs.adapted else None
+        computed.append(None if inputs is None else (inputs, adapter))
+        return {name: np.where(rows["fold"] < 0, np.nan, len(computed)) for name in divisions}
+
+    monkeypatch.setattr(ablations, "_predict", predict)
+    results, predictions = run_ablation(rows, INPUTS, CONFIG, epochs_of(rows), ["identity"])
+    assert len(results["splits"]["identity"]) - len(computed) == 3
+    assert all(computed.count(each) == 1 for each in computed)
+    for one, other in (("added/all", "left out/all"), ("adapter/as configured", "left out/all"),
+                       ("adapter/without an adapter", "added/+ text")):  # fmt: skip
+        assert predictions[f"identity/{one}"].equals(predictions[f"identity/{other}"])
+
+
 def test_groups_that_are_not_there_make_no_cell():
     less = Inputs(("event_hour",), {}, {})
-    assert [(cell.table, cell.name) for cell in cells(less)] == [
+    assert [(cell.table, cell.name) for cell in cells(less, CONFIG.adapter)] == [
         ("left out", "all"), ("added", "median"), ("added", "metadata"),
     ]  # fmt: skip
 
@@ -121,6 +152,26 @@ def test_all_features_are_the_model_that_training_validates(ablated, rows):
         assert np.array_equal(predictions[f"identity/{of}/all"], expected, equal_nan=True)
 
 
+def test_another_adapter_is_the_model_that_its_configuration_trains(ablated, rows):
+    _, predictions = ablated
+    divisions = identity_divisions(rows["fold"])
+    for name, change in (("form bottleneck", {"form": "bottleneck"}), ("loss intervals", {"loss": "intervals"})):
+        config = CONFIG.model_copy(update={"adapter": AdapterConfig(min_steps=20, **change)})
+        expected, _ = cross_fit(Nest(rows, epochs_of(rows), config), INPUTS, divisions, N)
+        assert np.array_equal(predictions[f"identity/adapter/{name}"], expected, equal_nan=True)
+        assert not np.array_equal(expected, predictions["identity/left out/all"], equal_nan=True)
+
+
+def test_a_cell_names_its_adapter_only_if_it_has_one(ablated):
+    results, _ = ablated
+    by_name = {(cell["table"], cell["cell"]): (cell["form"], cell["loss"]) for cell in results["splits"]["identity"]}
+    assert by_name["adapter", "loss intervals"] == ("mixture", "intervals")
+    assert by_name["adapter", "form bottleneck"] == ("bottleneck", "mse")
+    assert by_name["left out", "without user"] == by_name["adapter", "as configured"] == ("mixture", "mse")
+    for without in (("adapter", "without an adapter"), ("added", "+ text"), ("added", "median")):
+        assert by_name[without] == (None, None)
+
+
 def test_what_the_label_hangs_on_is_worth_most(ablated):
     results, _ = ablated
     cost = {
@@ -134,7 +185,7 @@ def test_what_the_label_hangs_on_is_worth_most(ablated):
 
 def test_a_booster_sees_only_the_forms_it_is_given(rows):
     division = Division("fold 0", rows["fold"] > 0, rows["fold"] == 0)
-    added = {cell.name: cell.inputs for cell in cells(INPUTS) if cell.table == "added"}
+    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "added"}
 
     def projections(name):
         return set(Nest(rows, epochs_of(rows), CONFIG).fit(added[name], division).regressor.encoders.pca)
@@ -155,9 +206,12 @@ def test_every_cell_is_a_run_and_the_same_table_is_not_made_twice(lake, monkeypa
         run = registry.client.get_run(cell["run"])
         assert run.info.status == "FINISHED" and run.data.tags["mlflow.parentRunId"] == first.run
         assert run.data.metrics["mae"] == cell["mae"]["value"]
+        assert (run.data.params["form"], run.data.params["loss"]) == (str(cell["form"]), str(cell["loss"]))
         assert run.data.tags["clip_text_extractor"] == "clip_text-1"
         assert run.data.tags["training_set_version"] == str(first.results["versions"]["training_set"])
     assert len(table(first)) == len(found)
+    losses = {cell["cell"]: cell["loss"] for cell in found if cell["table"] == "adapter"}
+    assert losses["loss intervals"] == "intervals" and losses["as configured"] == "mse"
 
     with monkeypatch.context() as broken:
         broken.setattr("smp_features.training.ablate.run_ablation", lambda *_: pytest.fail("computed again"))

@@ -144,3 +144,32 @@ def test_secrets_of_a_tracking_uri_are_not_recorded():
     config = load_config(None, ["registry.tracking_uri=http://user:secret@host"])
     assert "secret" not in json.dumps(registries.parameters(config))
     assert registries._public("http://user:secret@host/x") == "http://host/x"
+
+
+def test_what_moved_and_every_loss_curve_become_metrics():
+    def held(value: float | None) -> dict[str, object]:
+        ends = (None, None) if value is None else (value - 1, value + 1)
+        return {"value": value, "low": ends[0], "high": ends[1], "level": 0.95, "excludes_zero": False}
+
+    names = ("moved", "shuffled", "difference", "src_raw", "src_adapted", "gain")
+    moved = {name: held(float(number)) for number, name in enumerate(names)} | {"src_raw": held(None)}
+    results = {
+        "scores": [], "folds": [], "leave_out": [],
+        "adapter": {"train_loss": [1.0, 0.9], "stopping_loss": [None, 0.8], "held_out_loss": [1.1, 1.2]},
+        "movement": [{"modality": "title_embedding", "n": 5, "users": 3, **moved}],
+    }  # fmt: skip
+    found = {(each.key, each.step): each.value for each in registries._metrics(results)}
+    assert {name: value for (name, _), value in found.items() if name.startswith("moved_")} == {
+        "moved_title_embedding_n": 5, "moved_title_embedding_users": 3,
+        "moved_title_embedding": 0, "moved_title_embedding_low": -1, "moved_title_embedding_high": 1,
+        "moved_title_embedding_shuffled": 1, "moved_title_embedding_shuffled_low": 0,
+        "moved_title_embedding_shuffled_high": 2,
+        "moved_title_embedding_difference": 2, "moved_title_embedding_difference_low": 1,
+        "moved_title_embedding_difference_high": 3,
+        "moved_title_embedding_src_adapted": 4, "moved_title_embedding_src_adapted_low": 3,
+        "moved_title_embedding_src_adapted_high": 5,
+        "moved_title_embedding_gain": 5, "moved_title_embedding_gain_low": 4, "moved_title_embedding_gain_high": 6,
+    }  # fmt: skip
+    assert {step: value for (name, step), value in found.items() if name == "adapter_stopping_loss"} == {1: 0.8}
+    assert found["adapter_train_loss", 1] == 0.9 and found["adapter_held_out_loss", 0] == 1.1
+    assert registries._metrics(results | {"adapter": None, "movement": []}) == []
