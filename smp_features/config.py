@@ -245,6 +245,21 @@ class RegressorConfig(_Frozen):
     adapted_components: int = Field(default=16, ge=0)
 
 
+class SearchConfig(_Frozen):
+    """A seeded search for the boosters' settings (Optuna's TPE), made before a model is trained; off by default.
+
+    It looks for the least squared error of out-of-fold predictions under `identity`, so the scores on these rows are
+    optimistic for settings found by it; the gate's rows have no part in it. `smp ablate` does not search.
+
+    Attributes:
+        trials: Settings tried, `training.regressor` itself first, the next nine at random; 0 takes `training.regressor`
+            as it is. Each costs one cross-validation of the boosters, about what one entry of `leave_out` costs beyond
+            its adapters; adapters are trained once for all trials and the model.
+    """
+
+    trials: int = Field(default=0, ge=0)
+
+
 class TrainingConfig(_Frozen):
     """What is trained and how it is validated.
 
@@ -257,7 +272,8 @@ class TrainingConfig(_Frozen):
         leave_out: Feature groups (or sets, such as `picture`) whose absence is measured by a paired bootstrap.
         adapter: The adapter.
         regressor: The booster.
-        seed: Decides folds, initial weights, shuffles, bagging and bootstrap.
+        search: For the booster's settings; the best replace those of `regressor`.
+        seed: Decides folds, initial weights, shuffles, bagging, bootstrap and search.
     """
 
     split: SplitName = "identity"
@@ -267,6 +283,7 @@ class TrainingConfig(_Frozen):
     leave_out: tuple[str, ...] = ("picture", "user")
     adapter: AdapterConfig = AdapterConfig()
     regressor: RegressorConfig = RegressorConfig()
+    search: SearchConfig = SearchConfig()
     seed: int = 7
 
 

@@ -181,8 +181,15 @@ def interval(held: Mapping[str, Any]) -> Interval:
 def _note(model: str, version: str, results: Mapping[str, Any], scores: tuple[Score, ...]) -> str:
     rows = results["rows"]
     splits = " ".join(SPLITS[name] for name in dict.fromkeys(each.split for each in scores) if name in SPLITS)
+    searched = ""
+    if results.get("search") is not None:  # runs of before there was a search do not say
+        searched = (
+            f" The boosters' settings are the best of {len(results['search']['trials'])} trials by the error of "
+            "out-of-fold predictions under `identity`, so the scores of all splits but `gate`, whose posts no choice "
+            "has seen, are optimistic."
+        )
     return (
         f"{model} version {version}, trained on {rows['labelled']:,} posts of {rows['users']:,} users. {splits} "
         "`metadata only` does without anything made by the frozen models; `median` predicts the median of its "
-        "training labels, whatever the post. Intervals: 95 %, bootstrap over users."
+        f"training labels, whatever the post. Intervals: 95 %, bootstrap over users.{searched}"
     )

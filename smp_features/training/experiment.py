@@ -15,6 +15,8 @@
 - `importance`: `[{feature, group, gain}]` of the final model, shares of the gain, largest first
 - `adapter`: `{form, loss, ratios, count, kept, train_loss, stopping_loss, held_out_loss}`, losses by epoch, as
   `adapter.Curve` describes them over all adapters of the run; `kept`: the epoch each of them kept; null without vectors
+- `search`: `{trials, best}` as `search.search` describes them, null without a search. The best settings are those of
+  every model of the experiment, so the scores of all splits but `gate`, whose rows no choice has seen, are optimistic
 - `movement`: how far each modality's vectors moved and what that is worth, as `movement.measure` describes it
 - `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
 - `versions`: table to Delta version; `snapshot`; `training_key`
@@ -35,7 +37,7 @@ from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
-from smp_features.training import embedding, movement, splits
+from smp_features.training import embedding, movement, search, splits
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.encoders import source_of
@@ -114,9 +116,10 @@ def run_experiment(
     work = _Work(rows, inputs, config, epochs)
     left_out = {name: inputs.without(columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
-    with reporter("train", 7 + len(left_out)) as bar:
+    with reporter("train", 7 + len(left_out) + config.training.search.trials) as bar:
         work.nest.prepare(inputs, [*work.folds, work.final, *(each for found in work.later.values() for each in found)])
         bar.advance(1)
+        work.search(lambda: bar.advance(1))
         pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
         work.identity(pooled, fitted)
         bar.advance(1)
@@ -208,6 +211,12 @@ class _Work:
                 "high": float(self.target[self.trained].max()),
             },
         }
+
+    def search(self, advance: Callable[[], None]) -> None:
+        """Search for the boosters' settings, if that is configured, and go on with the best."""
+        found = search.search(self.nest, self.inputs, self.folds, self.target, self.config.training, advance)
+        self.nest = self.nest.with_regressor(search.chosen(found, self.config.training.regressor))
+        self.results["search"] = found
 
     def identity(self, pooled: Floats, fitted: Sequence[Fitted]) -> None:
         """Score the cross-validation, its adapters alone, and the median of each fold's training labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smp_features.config import TrainingConfig
+from smp_features.config import RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.training import regressor, splits
 from smp_features.training.adapter import Curve, Epoch, train_adapters
@@ -83,6 +84,12 @@ class Nest:
         self._unknown = users_without_history(rows["user"], config.history_blank_share, config.seed)
         self._banks: dict[tuple[str, ...], tuple[Adapters, dict[bytes, int]]] = {}
         self.curves: dict[tuple[str, ...], Curve] = {}
+
+    def with_regressor(self, config: RegressorConfig) -> Nest:
+        """Return a nest whose boosters have other settings; both share every adapter that either trains."""
+        other = copy.copy(self)
+        other._config = self._config.model_copy(update={"regressor": config})
+        return other
 
     def prepare(self, inputs: Inputs, divisions: Sequence[Division]) -> None:
         """Train the adapters of some divisions, all at once, unless they are there already."""

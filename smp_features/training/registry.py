@@ -31,7 +31,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
@@ -57,6 +57,8 @@ TRAINING_KEY = "training_key"
 INPUTS_KEY = "inputs_key"
 DECISION = "decision"
 ADAPTATION = "adaptation.parquet"
+OBJECTIVE = "identity_mse"
+"""The metric of a search's trials."""
 _HISTORY = "champion_history"
 _FAILURES = (MlflowException, SQLAlchemyError, OSError)
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
@@ -202,9 +204,10 @@ class Registry:
         with reachable(self.uri, _RESUME):
             self._end_unfinished(tags[TRAINING_KEY])
             with mlflow.start_run(experiment_id=self.experiment, tags=dict(tags)) as run:
-                mlflow.log_params(parameters(self.config))
+                mlflow.log_params(parameters(self.config) | _searched(results))
                 self.client.log_batch(run.info.run_id, metrics=_metrics(results))
                 self._log_dataset(results)
+                self._log_trials(run.info.run_id, results, tags)
                 for path in sorted(work.iterdir()):
                     if path.is_file():
                         mlflow.log_artifact(str(path))
@@ -242,6 +245,20 @@ class Registry:
 
         source = CodeDatasetSource({"table": "training_set", "version": str(results["versions"]["training_set"])})
         mlflow.log_input(MetaDataset(source, name="training_set", digest=results["snapshot"][:8]), context="training")
+
+    def _log_trials(self, parent: str, results: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Log every trial of a search as a run below the model's."""
+        if results["search"] is None:
+            return
+        described = {**tags, "kind": "search trial", "mlflow.parentRunId": parent}
+        for trial in results["search"]["trials"]:
+            made = self.client.create_run(self.experiment, tags=described, run_name=f"trial {trial['number']}")
+            self.client.log_batch(
+                made.info.run_id,
+                metrics=[Metric(OBJECTIVE, trial["value"], 0, 0)],
+                params=[Param(name, value) for name, value in _settings(trial).items()],
+            )
+            self.client.set_terminated(made.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     # -- the champion -------------------------------------------------------------------------------------------
 
@@ -438,6 +455,15 @@ def parameters(config: Config) -> dict[str, str]:
 
     flatten("", kept)
     return found
+
+
+def _searched(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters that a search decided in place of the configuration."""
+    return {} if results["search"] is None else _settings(results["search"]["best"])
+
+
+def _settings(trial: Mapping[str, Any]) -> dict[str, str]:
+    return {f"training.regressor.{name}": str(value) for name, value in trial["parameters"].items()}
 
 
 def _metrics(results: Mapping[str, Any]) -> list[Metric]:

@@ -103,9 +103,10 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
 
 def training_recipe(config: Config) -> dict[str, Any]:
     """Return everything but the rows that decides a model: configuration, code and libraries."""
+    searching = ("optuna",) if config.training.search.trials else ()
     return {
         "code": CODE_VERSION,
-        "libraries": {name: library_version(name) for name in LIBRARIES},
+        "libraries": {name: library_version(name) for name in (*LIBRARIES, *searching)},
         "training": config.training.model_dump(mode="json"),
         "groups": config.features.groups,
         "time_rules": config.features.time_rules,
@@ -118,11 +119,16 @@ def headline(results: Mapping[str, Any]) -> str:
 
 
 def details(results: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the other scores, the groups left out and the gate, a line each."""
+    """Return the other scores, the groups left out, and how to read them, a line each."""
     others = [_line(entry) for entry in results["scores"] if entry != results["headline"]]
     for change in results["leave_out"]:
         src, mae = change["delta_src"], change["delta_mae"]
         others.append(f"without {change['name']}: SRC {_change(src)}, MAE {_change(mae)}")
+    if results["search"] is not None:
+        others.append(
+            f"settings are the best of {len(results['search']['trials'])} trials by out-of-fold error: scores are "
+            "optimistic, except the gate's"
+        )
     if results["external_used"]:
         others.append("external profiles were used")
     return tuple(others)

@@ -12,7 +12,7 @@ import pytest
 from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import ablation_section
 from smp_features.analysis.page import Picture, Table
-from smp_features.analysis.results import ablated, adaptation, champion_results, interval, score
+from smp_features.analysis.results import ablated, adaptation, champion_results, interval, score, trained
 from smp_features.config import load_config
 
 
@@ -107,6 +107,15 @@ def test_choices_of_adapter_are_a_third_table_without_a_figure():
     assert [row[0] for row in adapters.rows] == ["as configured", "loss intervals"]
     assert adapters.headers[-1] == "against as configured" and adapters.rows[1][3].value == pytest.approx(-0.2)
     assert sum(isinstance(block, Picture) for block in section.blocks) == 1
+
+
+def test_the_note_says_which_scores_a_search_has_made_optimistic():
+    oof = pd.DataFrame({"pid": ["a"], "uid": ["u"], "predicted": [1.0], "actual": [2.0]})
+    trial = {"number": 0, "value": 2.0, "parameters": {"leaves": 7}}
+    searched = _results(0.5) | {"search": {"trials": [trial, trial], "best": trial}}
+    assert "best of 2 trials" in trained("m", "1", searched, oof).note
+    for without in (_results(0.5), _results(0.5) | {"search": None}):
+        assert "optimistic" not in trained("m", "1", without, oof).note
 
 
 def test_a_root_that_was_never_trained_on_has_no_results_and_gets_no_store(tmp_path):

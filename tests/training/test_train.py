@@ -107,6 +107,10 @@ def test_the_run_holds_parameters_curves_versions_and_figures(trained):
     assert {"identity_src", "identity_mae_low", "chronological_unseen_users_mae", "gate_src"} <= set(run.data.metrics)
     assert len(registry.client.get_metric_history(champion.run, "adapter_train_loss")) >= 5
     assert len(registry.client.get_metric_history(champion.run, "fold_src")) == 3
+    assert {"moved_image_embedding", "moved_image_embedding_difference", "moved_image_embedding_gain_low"} <= set(
+        run.data.metrics
+    )
+    assert len(registry.client.get_metric_history(champion.run, "adapter_stopping_loss")) >= 5
     found = {item.path for item in registry.client.list_artifacts(champion.run)}
     assert {"results.json", "oof_predictions.parquet", "gate_predictions.parquet", "figures"} <= found
     moved = {each["modality"]: each for each in registry.results(champion)["movement"]}
@@ -114,6 +118,41 @@ def test_the_run_holds_parameters_curves_versions_and_figures(trained):
     assert moved["title_embedding"]["n"] < len(registry.predictions(champion))
     assert set(registry.adaptation(champion)["state"]) == {"before", "after"}
     assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["training_set"]
+
+
+def test_a_search_decides_the_settings_and_each_trial_is_a_run_below_the_models(make_lake):
+    lake = make_lake(
+        labelled=150, unlabelled=0, seed=5, overrides=("training.leave_out=[]", "training.search.trials=3")
+    )
+    summary = train(lake.session, lake.config, run="run-1")
+    assert any("best of 3 trials" in line and "optimistic" in line for line in summary.details)
+    registry = Registry(lake.config)
+    champion = registry.champion()
+    results, oof = registry.results(champion), registry.predictions(champion)
+    best = results["search"]["best"]
+    assert best["number"] > 0, "the configured settings must not be the best here, or nothing is seen to be replaced"
+    assert best in results["search"]["trials"]
+    assert best["value"] == pytest.approx(((oof["predicted"] - oof["actual"]) ** 2).mean())
+    configured = results["search"]["trials"][0]["parameters"]
+    assert configured["learning_rate"] == 0.1 and configured["pca_components"] == 4
+    params = registry.client.get_run(champion.run).data.params
+    for name, value in best["parameters"].items():
+        assert params[f"training.regressor.{name}"] == str(value)
+    below = registry.client.search_runs([registry.experiment], f"tags.mlflow.parentRunId = '{champion.run}'")
+    assert {run.info.status for run in below} == {"FINISHED"} and len(below) == 3
+    by_name = {run.info.run_name: run.data for run in below}
+    for trial in results["search"]["trials"]:
+        run = by_name[f"trial {trial['number']}"]
+        assert run.metrics == {"identity_mse": trial["value"]} and run.tags["kind"] == "search trial"
+        assert run.params == {f"training.regressor.{name}": str(value) for name, value in trial["parameters"].items()}
+    mean, components = registry.predictor(champion).regressor.encoders.pca["image_embedding"]
+    assert len(components) == min(best["parameters"]["pca_components"], len(mean))
+
+
+def test_the_searching_library_is_part_of_the_key_where_it_decides_anything():
+    off, on = (load_config(None, [f"training.search.trials={trials}"]) for trials in (0, 5))
+    assert "optuna" not in trains.training_recipe(off)["libraries"]
+    assert "optuna" in trains.training_recipe(on)["libraries"]
 
 
 def test_a_store_that_dies_at_the_end_loses_nothing(make_lake, monkeypatch):
