@@ -85,7 +85,11 @@ class LightGbm:
             callbacks=[lightgbm.early_stopping(config.early_stopping, verbose=False)],
         )
         rounds = max(1, int(stopped.best_iteration))
-        return rounds, np.asarray(stopped.predict(watched.features, num_iteration=rounds), dtype=np.float64)
+        # LightGBM keeps one number of threads for the whole process: where none is given it becomes all cores, also for
+        # the fits under way beside this one, whose results it changed.
+        most = threads(len(learning.target))
+        made = stopped.predict(watched.features, num_iteration=rounds, num_threads=most)
+        return rounds, np.asarray(made, dtype=np.float64)
 
     @classmethod
     def fit(cls, table: Table, rounds: int, config: RegressorConfig, seed: int) -> LightGbm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightgbm
 import numpy as np
 import pytest
 
@@ -54,6 +55,19 @@ def test_the_planted_column_gains_most(kind):
 def test_same_seed_same_booster(kind):
     first, second = (kind.fit(table(), 30, CONFIG, 5).predict(table().features, 1) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def test_choosing_rounds_always_says_how_many_threads_predict(monkeypatch):
+    # Fits run side by side, and LightGBM would take a number left out as all cores for each of them.
+    whole, asked, predict = table(), [], lightgbm.Booster.predict
+
+    def recorded(self, *args, **settings):
+        asked.append(settings.get("num_threads"))
+        return predict(self, *args, **settings)
+
+    monkeypatch.setattr(lightgbm.Booster, "predict", recorded)
+    LightGbm.choose(whole.rows(np.arange(400) % 4 > 0), whole.rows(np.arange(400) % 4 == 0), CONFIG, 1)
+    assert asked == [1]
 
 
 def test_columns_are_taken_by_name_with_their_categories():
