@@ -19,7 +19,8 @@ from smp_features.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 from smp_features.training.ablation import run_ablation
 from smp_features.training.experiment import inputs_of
-from smp_features.training.registry import Registry, parameters, reachable
+from smp_features.training.records import parameters
+from smp_features.training.registry import Registry, reachable
 from smp_features.training.train import epochs_of, fingerprints_of, hash_of, training_recipe
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from smp_features.training.adapter import Chunk, Epoch
 from smp_features.training.experiment import inputs_of, run_experiment
 from smp_features.training.figures import write_figures
 from smp_features.training.predictor import EXTRACTORS
-from smp_features.training.registry import ADAPTATION, INPUTS_KEY, TRAINING_KEY, Registry, Version, input_example
+from smp_features.training.records import input_example
+from smp_features.training.registry import ADAPTATION, INPUTS_KEY, TRAINING_KEY, Registry, Version
 
 logger = logging.getLogger(__name__)
 
