@@ -14,6 +14,7 @@ import pytest
 from smp_features.config import Config, load_config
 from smp_features.errors import UsageError
 from smp_features.training import registry as registries
+from smp_features.training.records import metrics, parameters
 from smp_features.training.registry import Registry, Version, judge, promote, rollback
 
 
@@ -142,7 +143,7 @@ def test_the_default_store_is_a_file_under_the_root(config):
 
 def test_secrets_of_a_tracking_uri_are_not_recorded():
     config = load_config(None, ["registry.tracking_uri=http://user:secret@host"])
-    assert "secret" not in json.dumps(registries.parameters(config))
+    assert "secret" not in json.dumps(parameters(config))
     assert registries._public("http://user:secret@host/x") == "http://host/x"
 
 
@@ -158,7 +159,7 @@ def test_what_moved_and_every_loss_curve_become_metrics():
         "adapter": {"train_loss": [1.0, 0.9], "stopping_loss": [None, 0.8], "held_out_loss": [1.1, 1.2]},
         "movement": [{"modality": "title_embedding", "n": 5, "users": 3, **moved}],
     }  # fmt: skip
-    found = {(each.key, each.step): each.value for each in registries._metrics(results)}
+    found = {(each.key, each.step): each.value for each in metrics(results)}
     assert {name: value for (name, _), value in found.items() if name.startswith("moved_")} == {
         "moved_title_embedding_n": 5, "moved_title_embedding_users": 3,
         "moved_title_embedding": 0, "moved_title_embedding_low": -1, "moved_title_embedding_high": 1,
@@ -172,4 +173,4 @@ def test_what_moved_and_every_loss_curve_become_metrics():
     }  # fmt: skip
     assert {step: value for (name, step), value in found.items() if name == "adapter_stopping_loss"} == {1: 0.8}
     assert found["adapter_train_loss", 1] == 0.9 and found["adapter_held_out_loss", 0] == 1.1
-    assert registries._metrics(results | {"adapter": None, "movement": []}) == []
+    assert metrics(results | {"adapter": None, "movement": []}) == []
