@@ -102,7 +102,7 @@ def test_the_registered_model_predicts_in_another_process(line, tmp_path):
     rows = line.lakehouse.read("post_features").limit(5).toPandas()
     features = tmp_path / "features.json"
     columns = {
-        name: [v.tolist() if hasattr(v, "tolist") else v for v in rows[name]] for name in rows if name[-2:] != "ts"
+        name: [v.tolist() if hasattr(v, "tolist") else v for v in rows[name]] for name in rows if name != "event_ts"
     }
     features.write_text(json.dumps(columns, default=str))
     program = (
