@@ -115,15 +115,20 @@ def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Fou
         partition: The task.
         earlier: Folders of failed jobs over the same inputs, of which all notes count.
     """
-    found = Found()
-    paths = sorted(Path(folder).glob(f"{partition}-*"))
+    before, found = Found(), Found()
     for job in earlier:
-        paths += sorted(Path(job).glob("*-*"))
+        _read_all(sorted(Path(job).glob("*-*")), before)
+    _read_all(sorted(Path(folder).glob(f"{partition}-*")), found)
+    # Every task is told of all suspects of earlier jobs, and one of them of all their loads, which are added up.
+    loads = found.loads + (before.loads if partition == 0 else 0)
+    return Found(before.status | found.status, loads)
+
+
+def _read_all(paths: Iterable[Path], found: Found) -> None:
     for path in paths:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as notes:  # a twin may end well just now
             if not _is_held(notes.fileno()):
                 _read(notes.read(), found)
-    return found
 
 
 def _is_held(file: int) -> bool:

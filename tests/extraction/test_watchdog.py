@@ -87,6 +87,14 @@ def test_notes_of_a_failed_job_count_for_every_task(tmp_path):
     assert found.of(A) == "worker_lost"
 
 
+def test_loads_of_a_failed_job_are_counted_by_one_task(tmp_path):
+    notes = Notes(str(tmp_path / "first"), 7, 1)
+    notes.loaded()
+    die(notes)
+    counted = [left_behind(str(tmp_path / "second"), task, [str(tmp_path / "first")]).loads for task in range(3)]
+    assert sum(counted) == 1
+
+
 @pytest.mark.parametrize(
     ("stuck", "status", "suspicion"),
     [
