@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from smp_features.extraction import statuses
 
@@ -30,7 +29,6 @@ KEY_DIGITS = 16
 
 RECORD_BYTES = KEY_DIGITS + 2
 
-_NO_KEY = "0" * KEY_DIGITS
 _BEGAN, _ENDED, _OVERDUE, _LOADED = b"+", b"-", b"!", b"L"
 
 
@@ -62,7 +60,6 @@ class Notes:
 
     def __init__(self, folder: str, partition: int, attempt: int) -> None:
         self._path = Path(folder) / f"{partition}-{attempt}"
-        self._loads = 0
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
         # Held while this process lives, however it ends: a twin that Spark started on speculation is no successor.
@@ -82,25 +79,12 @@ class Notes:
 
     def loaded(self) -> None:
         """Note that a model was loaded."""
-        self._loads += 1
-        self._write(_LOADED, [_NO_KEY])
+        self._write(_LOADED, ["0" * KEY_DIGITS])
 
-    def close(self, ended_well: bool = True) -> None:
-        """Empty the notes: nothing is in hand any more. An attempt that ended well leaves their size, for progress.
-
-        Args:
-            ended_well: False for an attempt that was broken off from outside, say because a lost executor held what it
-                was reading. Its successor computes everything again, and counts the models that it loaded.
-        """
-        size = os.fstat(self._file).st_size
-        os.ftruncate(self._file, 0)
-        if ended_well:
-            os.ftruncate(self._file, size)  # a hole of that size, which takes no room
-            with contextlib.suppress(FileNotFoundError):  # a twin was faster, and the chunk is gone already
-                os.replace(self._path, self._path.with_name(self._path.name.partition("-")[0] + ".done"))
-        else:
-            self._write(_LOADED, [_NO_KEY] * self._loads)
+    def close(self) -> None:
+        """Remove the notes: nothing is in hand any more."""
         os.close(self._file)
+        self._path.unlink(missing_ok=True)
 
     def _write(self, sign: bytes, keys: Iterable[str]) -> None:
         # One write per call: appends of this size are not torn, so threads need no lock.
@@ -115,20 +99,15 @@ def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Fou
         partition: The task.
         earlier: Folders of failed jobs over the same inputs, of which all notes count.
     """
-    before, found = Found(), Found()
+    found = Found()
+    paths = sorted(Path(folder).glob(f"{partition}-*"))
     for job in earlier:
-        _read_all(sorted(Path(job).glob("*-*")), before)
-    _read_all(sorted(Path(folder).glob(f"{partition}-*")), found)
-    # Every task is told of all suspects of earlier jobs, and one of them of all their loads, which are added up.
-    loads = found.loads + (before.loads if partition == 0 else 0)
-    return Found(before.status | found.status, loads)
-
-
-def _read_all(paths: Iterable[Path], found: Found) -> None:
+        paths += sorted(Path(job).glob("*-*"))
     for path in paths:
         with contextlib.suppress(FileNotFoundError), path.open("rb") as notes:  # a twin may end well just now
             if not _is_held(notes.fileno()):
                 _read(notes.read(), found)
+    return found
 
 
 def _is_held(file: int) -> bool:
@@ -184,14 +163,12 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
         self._sink.close()
-        self._notes.close(ended_well=kind is None)
+        self._notes.close()
 
     @contextlib.contextmanager
     def over(self, keys: Sequence[str]) -> Iterator[None]:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from smp_features.extraction.watchdog import EXIT_OVERDUE, RECORD_BYTES, Notes, Watch, left_behind
+from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_behind
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -47,30 +47,6 @@ def test_the_notes_of_a_worker_that_ended_well_accuse_nobody(tmp_path):
     assert left_behind(str(tmp_path), 0, [str(tmp_path)]).status == {}
 
 
-def test_a_task_that_ended_well_still_counts_for_progress_and_takes_no_room(tmp_path):
-    for attempt in (4, 5):  # twins
-        with Watch(Notes(str(tmp_path), 2, attempt), 60) as watch, watch.over([A] * 500 + [B] * 500):
-            pass
-    (left,) = tmp_path.iterdir()
-    assert left.stat().st_size == 2000 * RECORD_BYTES and left.stat().st_blocks == 0
-    assert not left.read_bytes().strip(b"\0")
-
-
-def test_an_attempt_that_was_broken_off_accuses_nobody_and_its_loads_are_counted(tmp_path):
-    with (
-        pytest.raises(EOFError),
-        Watch(Notes(str(tmp_path), 0, 1), 60) as watch,
-        watch.over([A]),
-    ):
-        watch.loaded()
-        raise EOFError
-    found = left_behind(str(tmp_path), 0)
-    assert (found.status, found.loads) == ({}, 1)
-    with Watch(Notes(str(tmp_path), 0, 2), 60) as watch:
-        watch.loaded()
-    assert left_behind(str(tmp_path), 0).loads == 1
-
-
 def test_a_twin_that_lives_accuses_nobody(tmp_path):
     notes = Notes(str(tmp_path), 0, 1)
     notes.began([A])
@@ -85,14 +61,6 @@ def test_notes_of_a_failed_job_count_for_every_task(tmp_path):
     die(notes)
     found = left_behind(str(tmp_path / "second"), 0, [str(tmp_path / "first")])
     assert found.of(A) == "worker_lost"
-
-
-def test_loads_of_a_failed_job_are_counted_by_one_task(tmp_path):
-    notes = Notes(str(tmp_path / "first"), 7, 1)
-    notes.loaded()
-    die(notes)
-    counted = [left_behind(str(tmp_path / "second"), task, [str(tmp_path / "first")]).loads for task in range(3)]
-    assert sum(counted) == 1
 
 
 @pytest.mark.parametrize(
