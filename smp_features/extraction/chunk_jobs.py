@@ -22,7 +22,7 @@ from smp_features.extraction import statuses
 from smp_features.extraction.chunks import Chunk
 from smp_features.extraction.plan import Scope
 from smp_features.extraction.staging import Marker, chunk_folder, mark, spec_version, staged_schema
-from smp_features.extraction.watchdog import RECORD_BYTES
+from smp_features.extraction.watchdog import RECORD_BYTES, loads_beside
 from smp_features.extraction.worker import Task
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
@@ -87,6 +87,7 @@ class _Stock:
     repeated: int = 0
     suspects: list[str] = field(default_factory=list)
     transient: list[tuple[str, str]] = field(default_factory=list)
+    attempts: set[int] = field(default_factory=set)
     loads: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -117,6 +118,7 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
         alone = _contents(lakehouse, job, chunk, suspects, spread)
         parts.append(_submit(lakehouse, job, chunk, folder, "solo", alone, solo=True))
         stock = _add(stock, _take_stock(lakehouse, job.scope, folder, parts[1]))
+    stock.loads += loads_beside(_notes_folder(lakehouse, folder), stock.attempts)
     rows = sum(stock.keys.values())
     if rows != chunk.rows:
         raise ReconciliationError(
@@ -140,7 +142,7 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
 
 
 def rows_in_progress(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> int:
-    """Estimate the rows of a chunk that are computed already, from the size of its workers' notes."""
+    """Estimate the rows of a chunk that are computed already, from the size of its workers' notes, finished or not."""
     folder = Path(_notes_folder(lakehouse, chunk_folder(lakehouse, job.scope.target, job.run, chunk.name)))
     size = sum(path.stat().st_size for path in folder.glob("all-*/*") if path.exists())
     return min(chunk.rows, size // (RECORD_BYTES * _RECORDS_PER_ROW))
@@ -197,9 +199,16 @@ def _submit(
     )
 
 
+def sees_notes(lakehouse: Lakehouse) -> bool:
+    """Return whether workers leave their notes beside their rows, where the driver reads and removes them.
+
+    Notes are small appends, which object stores and Databricks volumes do not take: there each machine keeps its own.
+    """
+    return is_local(lakehouse.config.root) and not on_databricks()
+
+
 def _notes_folder(lakehouse: Lakehouse, chunk: str) -> str:
-    # Notes are small appends, which object stores and Databricks volumes do not take: there each machine keeps its own.
-    if is_local(lakehouse.config.root) and not on_databricks():
+    if sees_notes(lakehouse):
         return f"{chunk}/notes"
     return f"{tempfile.gettempdir()}/smp_features_notes/{chunk.rsplit('staging/', 1)[-1]}"
 
@@ -262,6 +271,7 @@ def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _
         if status == statuses.MEASURED:
             for text in row["measured"]:
                 task = json.loads(text)
+                stock.attempts.add(task["attempt"])
                 stock.loads += task["loads"]
                 for phase, seconds in task["seconds"].items():
                     stock.seconds[phase] = stock.seconds.get(phase, 0.0) + seconds
@@ -280,5 +290,12 @@ def _add(one: _Stock, other: _Stock) -> _Stock:
         counts[status] = counts.get(status, 0) + count
     for phase, spent in other.seconds.items():
         seconds[phase] = seconds.get(phase, 0.0) + spent
-    repeated = one.repeated + other.repeated
-    return _Stock(counts, repeated, other.suspects, one.transient + other.transient, one.loads + other.loads, seconds)
+    return _Stock(
+        keys=counts,
+        repeated=one.repeated + other.repeated,
+        suspects=other.suspects,
+        transient=one.transient + other.transient,
+        attempts=one.attempts | other.attempts,
+        loads=one.loads + other.loads,
+        seconds=seconds,
+    )

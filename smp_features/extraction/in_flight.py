@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import DeviceError, SmpError
-from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress
+from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress, sees_notes
 from smp_features.extraction.chunks import Chunk, Cutter
 from smp_features.extraction.plan import Ledger, Scope, to_compute
 from smp_features.extraction.staging import publish
@@ -112,6 +112,7 @@ def compute_missing(
         slots=_slots_of_machine(session, slots),
         deadline_s=extraction.deadline_s,
         notes="",
+        keep_notes=sees_notes(lakehouse),
     )
     job = Job(scope, task, to_compute(work), run, slots)
     first_rows = extraction.first_chunk_rows or FIRST_ROWS[scope.target.contents]

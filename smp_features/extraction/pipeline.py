@@ -120,7 +120,7 @@ class Pipeline:
         self._model: LoadedModel | None = None
         self._model_failures = 0
         self._successes = 0
-        self.measured = Measured(loads=self._found.loads)
+        self.measured = Measured()
 
     def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Compute every input; the last batch returned is one row of measurements.
@@ -304,7 +304,8 @@ class Pipeline:
 
     def _measurements(self) -> pa.RecordBatch:
         seconds = {phase: round(value, 4) for phase, value in self.measured.seconds.items()}
-        text = json.dumps({"rows": self.measured.rows, "loads": self.measured.loads, "seconds": seconds})
+        counts = {"attempt": self._watch.attempt, "rows": self.measured.rows, "loads": self.measured.loads}
+        text = json.dumps({**counts, "seconds": seconds})
         nulls = [pa.nulls(1, column.arrow_type) for column in self._extractor.outputs]
         return self._batch([None], nulls, [statuses.MEASURED], [text])
 

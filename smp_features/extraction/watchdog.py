@@ -1,7 +1,8 @@
 """What a worker has in hand, noted where its successor finds it, and the watch that ends a worker stuck over it.
 
 Notes are written before each piece of work, so they also tell what a worker held that crashed or was killed. They are
-plain appends of fixed-size records to a file on a disk that survives the process.
+plain appends of fixed-size records to a file on a disk that survives the process. The driver, where it sees that disk,
+reads from them how far a job is, and which models were loaded by attempts whose own count was lost with them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,11 +39,9 @@ class Found:
 
     Attributes:
         status: Leading key digits to `timeout` or `worker_lost`.
-        loads: Models that those workers loaded.
     """
 
     status: dict[str, str] = field(default_factory=dict)
-    loads: int = 0
 
     def of(self, key: str) -> str | None:
         """Return what a content key is suspected of, or None."""
@@ -55,10 +54,13 @@ class Notes:
     Args:
         folder: Of this job's notes.
         partition: The task.
-        attempt: The attempt, unique in the job.
+        attempt: Spark's number of the attempt, unique in the session.
+        keep: Leave them to the driver, who sees the folder and removes it; else they end with the attempt.
     """
 
-    def __init__(self, folder: str, partition: int, attempt: int) -> None:
+    def __init__(self, folder: str, partition: int, attempt: int, *, keep: bool = False) -> None:
+        self.attempt = attempt
+        self._keep = keep
         self._path = Path(folder) / f"{partition}-{attempt}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
@@ -82,9 +84,10 @@ class Notes:
         self._write(_LOADED, ["0" * KEY_DIGITS])
 
     def close(self) -> None:
-        """Remove the notes: nothing is in hand any more."""
+        """End the notes: nothing is in hand any more."""
         os.close(self._file)
-        self._path.unlink(missing_ok=True)
+        if not self._keep:
+            self._path.unlink(missing_ok=True)
 
     def _write(self, sign: bytes, keys: Iterable[str]) -> None:
         # One write per call: appends of this size are not torn, so threads need no lock.
@@ -110,6 +113,20 @@ def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Fou
     return found
 
 
+def loads_beside(folder: str, counted: Container[int]) -> int:
+    """Return the models loaded by attempts whose own count the driver does not have: killed, or no longer wanted.
+
+    Args:
+        folder: Of the notes of a chunk, one folder per job in it.
+        counted: The attempts whose count it has.
+    """
+    loads = 0
+    for path in Path(folder).glob("*/*-*"):
+        if int(path.name.rpartition("-")[2]) not in counted:
+            loads += sum(sign == _LOADED for sign, _ in _records(path.read_bytes()))
+    return loads
+
+
 def _is_held(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -121,22 +138,25 @@ def _is_held(file: int) -> bool:
 def _read(notes: bytes, found: Found) -> None:
     in_hand: dict[str, int] = {}
     overdue: list[str] = []
-    for start in range(0, len(notes) - RECORD_BYTES + 1, RECORD_BYTES):
-        sign, key = notes[start : start + 1], notes[start + 1 : start + RECORD_BYTES - 1].decode().strip()
+    for sign, key in _records(notes):
         if sign == _BEGAN:
             in_hand[key] = in_hand.get(key, 0) + 1
         elif sign == _ENDED:
             in_hand[key] = in_hand.get(key, 0) - 1
         elif sign == _OVERDUE:
             overdue.append(key)
-        elif sign == _LOADED:
-            found.loads += 1
     if overdue:
         # Whatever else was in hand is innocent: the worker was ended on purpose.
         found.status.update(dict.fromkeys(overdue, statuses.TIMEOUT))
     else:
         held = [key for key, count in in_hand.items() if count > 0]
         found.status.update(dict.fromkeys(held, statuses.WORKER_LOST))
+
+
+def _records(notes: bytes) -> Iterator[tuple[bytes, str]]:
+    """Return sign and leading key digits of each whole record."""
+    for start in range(0, len(notes) - RECORD_BYTES + 1, RECORD_BYTES):
+        yield notes[start : start + 1], notes[start + 1 : start + RECORD_BYTES - 1].decode().strip()
 
 
 class Watch:
@@ -151,6 +171,7 @@ class Watch:
     """
 
     def __init__(self, notes: Notes, deadline_s: float) -> None:
+        self.attempt = notes.attempt
         self._notes = notes
         self._deadline = deadline_s
         self._started: dict[int, tuple[float, Sequence[str]]] = {}

@@ -45,6 +45,7 @@ class Task:
         slots: Tasks at a time on one machine, which share its cores.
         deadline_s: Seconds that one piece of work may take.
         notes: Folder for the notes of this job.
+        keep_notes: Whether the driver sees that folder, and removes it.
         earlier_notes: Those of failed jobs over the same inputs.
         solo: Run every input alone.
     """
@@ -56,6 +57,7 @@ class Task:
     slots: int
     deadline_s: float
     notes: str
+    keep_notes: bool
     earlier_notes: tuple[str, ...] = ()
     solo: bool = False
 
@@ -68,7 +70,8 @@ class Task:
         threads = threads_of(self.slots)
         partition = context.partitionId()
         found = left_behind(self.notes, partition, self.earlier_notes)
-        with Watch(Notes(self.notes, partition, context.taskAttemptId()), self.deadline_s) as watch:
+        notes = Notes(self.notes, partition, context.taskAttemptId(), keep=self.keep_notes)
+        with Watch(notes, self.deadline_s) as watch:
             pipeline = Pipeline(
                 self.extractor,
                 self.key,

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_behind
+from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_behind, loads_beside
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -22,13 +22,11 @@ def die(notes):
 
 def test_a_dead_worker_held_what_it_began_and_did_not_end(tmp_path):
     notes = Notes(str(tmp_path), 3, 100)
-    notes.loaded()
     notes.began([A, B, C])
     notes.ended([A])
     die(notes)
     found = left_behind(str(tmp_path), 3)
     assert (found.of(A), found.of(B), found.of(C)) == (None, "worker_lost", "worker_lost")
-    assert found.loads == 1
     assert left_behind(str(tmp_path), 4).status == {}
 
 
@@ -61,6 +59,21 @@ def test_notes_of_a_failed_job_count_for_every_task(tmp_path):
     die(notes)
     found = left_behind(str(tmp_path / "second"), 0, [str(tmp_path / "first")])
     assert found.of(A) == "worker_lost"
+
+
+def test_the_driver_counts_the_loads_of_attempts_that_told_it_nothing(tmp_path):
+    folder = tmp_path / "all-0"
+    killed = Notes(str(folder), 0, 11)
+    killed.loaded()
+    killed.began([A])
+    with Watch(Notes(str(folder), 0, 12, keep=True), 60) as told:
+        told.loaded()
+    with Watch(Notes(str(tmp_path / "solo-0"), 0, 13, keep=True), 60) as broken_off:
+        broken_off.loaded()
+    assert loads_beside(str(tmp_path), {12}) == 2
+    assert left_behind(str(folder), 0).status == {}  # the killed one's notes are held still
+    die(killed)
+    assert loads_beside(str(tmp_path), {12}) == 2
 
 
 @pytest.mark.parametrize(
