@@ -15,10 +15,8 @@ from smp_features.training.metrics import Interval
 MADE_BY_TRAINING = "No record of adapted vectors. `smp train` makes this section."
 
 _TITLE = "Adaptation of image and text features"
-_HEADERS = (
-    "vector", "n", "moved [95 %]", "with shuffled labels [95 %]", "difference [95 %]", "SRC raw [95 %]",
-    "SRC adapted [95 %]", "gain [95 %]",
-)  # fmt: skip
+_MOVED_HEADERS = ("vector", "n", "moved [95 %]", "with shuffled labels [95 %]", "difference [95 %]")
+_WORTH_HEADERS = ("vector", "n", "SRC raw [95 %]", "SRC adapted [95 %]", "gain [95 %]")
 _UNITS = {"intervals": "nats"}
 _LINES = {
     "training rows": "train_loss",
@@ -52,10 +50,14 @@ class Moved:
     gain: Interval
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The row."""
-        distances = (self.moved, self.shuffled, self.difference)
-        return (self.modality, self.n, *distances, self.src_raw, self.src_adapted, self.gain)
+    def distances(self) -> tuple[Cell, ...]:
+        """The row of how far it moved."""
+        return (self.modality, self.n, self.moved, self.shuffled, self.difference)
+
+    @property
+    def worth(self) -> tuple[Cell, ...]:
+        """The row of what that is worth."""
+        return (self.modality, self.n, self.src_raw, self.src_adapted, self.gain)
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ def adaptation_section(held: Adaptation | None) -> Section:
         return Section("adaptation", _TITLE, missing=MADE_BY_TRAINING)
     ratios = ", ".join(f"{ratio:g} for `{column}`" for column, ratio in held.adapter["ratios"].items())
     blocks: list[Block] = [
-        table(_HEADERS, [each.cells for each in held.moved], "How far vectors moved, and what that is worth"),
+        table(_MOVED_HEADERS, [each.distances for each in held.moved], "How far vectors moved, cosine distance"),
+        table(_WORTH_HEADERS, [each.worth for each in held.moved], "What each vector says alone, raw and adapted"),
         Note(
             "`moved`: mean cosine distance of the adapted vector from the standardised one. The ratios and the initial "
             f"weights alone move vectors (ratio {ratios}), so the same adapters were trained on the same labels dealt "
-            "out to other posts; the difference is what the labels moved. SRC: a ridge regression on this vector "
-            "alone, raw or adapted. All out of fold, no user on both sides; intervals: bootstrap over users."
+            "out to other posts; the difference is what the labels moved. SRC: of a ridge regression on this vector. "
+            "All out of fold, no user on both sides; intervals: bootstrap over users."
         ),
     ]
     if len(held.placed):

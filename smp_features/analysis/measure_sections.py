@@ -185,28 +185,25 @@ def _by_rule(measures: pd.DataFrame, flags: pd.DataFrame) -> Table:
 
 
 def _removed_table(removed: pd.DataFrame) -> Table:
-    rules = list(removed["rule"].unique())
+    rules = [str(rule).replace("_", " ") for rule in removed["rule"].unique()]
     headers = ("interval", "posts", "left", f"any rule: {_SHARE}", *rules[1:])
     rows: list[list[Cell]] = []
     for _, part in removed.groupby("lower"):
         cells = _records(part)
         first = cells[0]
         counts: list[Cell] = [first["interval"], first["posts"], first["posts"] - first["removed"]]
-        rows.append([*counts, *(_percent(_interval(row, "share")) for row in cells)])
-    return table(headers, rows, f"By popularity interval of labelled posts, {_SHARE}")
+        rows.append([*counts, _percent(_interval(first, "share")), *(show(100 * row["share"], 1) for row in cells[1:])])
+    return table(headers, rows, "By popularity interval of labelled posts, % removed by any rule and by each")
 
 
 def _correlation_table(name: str, found: pd.DataFrame) -> Table:
-    headers = ["measure"]
-    rows: list[list[Cell]] = [[text] for text in MEASURES.values()]
-    for adjustment in ADJUSTMENTS:
-        headers += [f"{adjustment} [95 %]", "n", "users"]
-        part = found[found["adjustment"] == adjustment]
-        for cells, row in zip(rows, _records(part), strict=True):
-            cells += [_interval(row, "correlation"), row["n"], row["users"]]
-    headers.append("left out within users")
-    for cells, row in zip(rows, _records(part), strict=True):
-        cells.append(row["single"])
+    headers = ("measure", "how", "rank correlation [95 %]", "n", "users", "left out")
+    rows: list[list[Cell]] = [
+        [text, adjustment, _interval(row, "correlation"), row["n"], row["users"], row["single"]]
+        for column, text in MEASURES.items()
+        for adjustment in ADJUSTMENTS
+        for row in _records(found[(found["measure"] == column) & (found["adjustment"] == adjustment)])
+    ]
     return table(headers, rows, f"{name[0].upper()}{name[1:]}; left out: posts of users with no other")
 
 

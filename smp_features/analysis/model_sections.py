@@ -184,9 +184,10 @@ def ablation_section(splits: Mapping[str, tuple[str, Sequence[Ablated]]]) -> Sec
 
 
 def _ablation_table(of: str, compared: str, what: str, cells: Sequence[Ablated], split: str, run: str) -> Block:
-    headers = (of, "SRC [95 %]", f"MAE, {_UNIT} [95 %]", "ΔSRC [95 %]", "ΔMAE [95 %]", f"against {compared}")
+    headers = (of, "SRC [95 %]", "MAE [95 %]", "ΔSRC [95 %]", "ΔMAE [95 %]", f"against {compared}")
     configured = f" (as configured: form {cells[0].form}, loss {cells[0].loss})" if of == "adapter" else ""
-    return table(headers, [cell.cells for cell in cells], f"{what}{configured}, {split}, MLflow run {run}")
+    caption = f"{what}{configured}, {split}; MAE in {_UNIT}; MLflow run {run}"
+    return table(headers, [cell.cells for cell in cells], caption)
 
 
 def prediction_section(oof: pd.DataFrame | None, titles: Mapping[str, str], shown: bool) -> Section:

@@ -157,7 +157,8 @@ def show(value: Cell, decimals: int = 3) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
-        return f"{value:,.{decimals}f}".replace("-", "−")
+        rounded = round(value, decimals) + 0.0  # no minus before a zero
+        return f"{rounded:,.{decimals}f}".replace("-", "−")
     return f"{value:,}".replace("-", "−") if isinstance(value, int) else value
 
 

@@ -217,12 +217,12 @@ def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress,
 
 def _message(target: Target, ledger: Ledger, progress: Progress) -> str:
     if progress.rows:
-        said = f"{progress.rows:,} {target.noun} computed at {progress.rows / progress.computing_s:,.1f} rows/s"
+        said = f"{target.counted(progress.rows)} computed at {progress.rows / progress.computing_s:,.1f} rows/s"
         said += f", {progress.loads} model {'load' if progress.loads == 1 else 'loads'}"
     elif progress.refused:
         said = f"{progress.refused:,} unusable inputs noted"
     else:
-        said = f"nothing to do, {ledger.ok:,} {target.noun} are there"
+        said = f"nothing to do, {target.counted(ledger.ok)} {'is' if ledger.ok == 1 else 'are'} there"
     if ledger.failed:
         said += f"; {ledger.failed:,} {'input' if ledger.failed == 1 else 'inputs'} cannot be used"
     if ledger.to_compute:

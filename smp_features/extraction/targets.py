@@ -19,7 +19,7 @@ class Target:
         value: The contents' column that it reads.
         key: The contents' key.
         table: The feature table.
-        noun: What its rows are called, in the plural.
+        noun: What one of its rows is called.
     """
 
     name: str
@@ -33,6 +33,10 @@ class Target:
     def stage(self) -> str:
         """Its name in `runs` and on the command line."""
         return f"extract/{self.name}"
+
+    def counted(self, rows: int) -> str:
+        """Return a number of its rows in words: `1 caption`, `2,000 captions`."""
+        return f"{rows:,} {self.noun if rows == 1 else self.table.replace('_', ' ')}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -48,10 +52,10 @@ class Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("caption", "images", "bytes", "image_key", "captions", "captions"),
-        Target("clip_image", "images", "bytes", "image_key", "image_embeddings", "image embeddings"),
-        Target("clip_text", "texts", "text", "text_key", "text_embeddings", "text embeddings"),
-        Target("perplexity", "texts", "text", "text_key", "perplexities", "perplexities"),
+        Target("caption", "images", "bytes", "image_key", "captions", "caption"),
+        Target("clip_image", "images", "bytes", "image_key", "image_embeddings", "image embedding"),
+        Target("clip_text", "texts", "text", "text_key", "text_embeddings", "text embedding"),
+        Target("perplexity", "texts", "text", "text_key", "perplexities", "perplexity"),
     )
 }
 """By extractor name, in the order they run: captions first, since the text encoder also reads them.

@@ -61,6 +61,7 @@ def test_all_rows_come_back_ordered_by_row_id(snapshot):
     assert rows["popularity"].tolist() == [number / 2 for number in range(60)]
     assert rows["image_embedding"].shape == (60, WIDTH) and rows["image_embedding"].dtype == np.float32
     assert (rows["image_embedding"][:, 2] == np.arange(60)).all()
+    assert isinstance(rows["image_embedding"].base, np.memmap)  # on disk, as memory allows in memory
     assert rows["tag_buckets"].dtype == np.int16 and rows["tag_buckets"].tolist() == [[row, -1] for row in range(60)]
     assert rows["fold"].dtype == np.int64 and set(rows) == set(snapshots.all_columns())
 
