@@ -9,7 +9,7 @@ one post say nothing, so they are left out and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -102,26 +102,22 @@ def adjusted_effects(
     )  # fmt: skip
 
 
-def seen_through(
-    truth: pd.DataFrame, planted: Mapping[str, float], detectors: pd.DataFrame, context: pd.DataFrame
-) -> pd.Series:
+def seen_through(contribution: ArrayLike, detectors: pd.DataFrame, context: pd.DataFrame) -> pd.Series:
     """Return what `adjusted_effects` of detectors should estimate when the effects lie on what they try to detect.
 
     A detector that errs stands for its truth only in part. Expected is the planted contribution, regressed on the
-    detectors in the same design: for one detector D of one truth T with effect b that is
-    b · Cov(T, D) / Var(D), of residuals, and for a binary one about b · (P(T | D) − P(T | not D)).
+    detectors in the same design: for one detector D of one truth T with effect b the contribution is b · T, and
+    expected b · Cov(T, D) / Var(D), of residuals; for a binary one that is about b · (P(T | D) − P(T | not D)).
 
     Args:
-        truth: (n, j) true indicators or values.
-        planted: Effect per unit of each of them.
+        contribution: (n,) what the truth that they try to detect adds to each post's outcome.
         detectors: (n, k) what is shown instead; posts with a NaN among them are left out.
         context: (n, …) with the columns of `CONTEXT`, rows in the same order.
 
     Returns:
         Expected coefficient by detector.
     """
-    contribution = truth[list(planted)].to_numpy(np.float64) @ np.array(list(planted.values()))
-    products, _, _ = _regression(contribution, detectors, context)
+    products, _, _ = _regression(np.asarray(contribution, np.float64), detectors, context)
     return pd.Series(products.value(_coefficients(detectors.shape[1])), index=detectors.columns)
 
 

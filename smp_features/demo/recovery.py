@@ -1,8 +1,8 @@
 """Whether the analysis finds again what was planted in made-up posts, as far as its detectors can see it.
 
 The detectors know neither labels nor truth: two are cut-offs between the two heaps that a measure falls into, two read
-the words of the caption. They err, so an effect planted on the truth reaches them weakened; how much is measured
-against the truth of the same posts.
+the words of the caption. They err, so an effect planted on the truth reaches them weakened, and no post has fewer than
+one view, which cuts off some of what was planted; how much is measured against the truth of the same posts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from smp_features.analysis.associations import CONTEXT, RESAMPLES, SEED, adjusted_effects, seen_through
 from smp_features.analysis.readings import PERPLEXITY, measures
-from smp_features.demo.formula import CAMERA, GIBBERISH, INCONSISTENT
+from smp_features.demo.formula import CAMERA, GIBBERISH, INCONSISTENT, score_of
 from smp_features.demo.generate import GENERATOR_VERSION
 from smp_features.demo.population import draw
 from smp_features.demo.scenes import BIRD_PHRASES, PLACE_NAMES, PLACES
@@ -39,7 +39,7 @@ class Planted:
     Attributes:
         effects: Effect per unit of each column of `posts`, log2(views + 1).
         posts: By pid: `inconsistent` and `gibberish` (0 or 1; camera file names count as gibberish), `place` (steps
-            from the middle place, -2..2) and `birds` (0..3).
+            from the middle place, -2..2), `birds` (0..3) and `latent` (the score that views are made from).
     """
 
     effects: Mapping[str, float]
@@ -74,6 +74,7 @@ def read_planted(source: Path) -> Planted:
         "gibberish": np.isin(posts.title_kind, (GIBBERISH, CAMERA)),
         "place": posts.place - _MIDDLE_PLACE,
         "birds": posts.birds,
+        "latent": posts.effects.total(),
     }
     return Planted(effects, pd.DataFrame(shown, index=posts.pid.astype(str), dtype="float64"))
 
@@ -156,9 +157,9 @@ def recovery(posts: pd.DataFrame, planted: Planted, resamples: int = RESAMPLES, 
 
     Returns:
         One row per effect (`inconsistency`, `gibberish`, `place`, `birds`), per unit: `planted`, `expected` (what the
-        detector should see of it), `estimate`, `low`, `high`, `covers` (the interval covers the expected), `n`,
-        `users`; and of the detector `agreement` (share of these posts in which it says the truth), and where it says
-        yes or no `sensitivity` and `false_positive_rate`.
+        detector should see of it above the label's floor), `estimate`, `low`, `high`, `covers` (the interval covers
+        the expected), `n`, `users`; and of the detector `agreement` (share of these posts in which it says the
+        truth), and where it says yes or no `sensitivity` and `false_positive_rate`.
     """
     known = posts[posts["popularity"].notna() & posts["pid"].isin(planted.posts.index)].reset_index(drop=True)
     shown, truth = detectors(known), planted.posts.loc[known["pid"]].reset_index(drop=True)
@@ -174,8 +175,8 @@ def recovery(posts: pd.DataFrame, planted: Planted, resamples: int = RESAMPLES, 
     rows = []
     for effect, (column, regressors, parts, inside) in designs.items():
         detected, context = shown.loc[inside, list(regressors)], known.loc[inside, list(CONTEXT)]
-        effects = {part: planted.effects[part] for part in parts}
-        expected = seen_through(truth[inside], effects, detected, context)[column]
+        worth = truth[list(parts)] @ pd.Series(planted.effects)[list(parts)]
+        expected = seen_through(_above_floor(truth["latent"], worth)[inside], detected, context)[column]
         table = adjusted_effects(known.loc[inside, "popularity"], detected, context, resamples, seed)
         found = table.set_index("effect").loc[column]
         errors = _errors(truth.loc[inside, column], detected[column])
@@ -188,6 +189,12 @@ def recovery(posts: pd.DataFrame, planted: Planted, resamples: int = RESAMPLES, 
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _above_floor(latent: pd.Series, worth: pd.Series) -> pd.Series:
+    """Return how much of what something is worth reaches the label, which no post has below that of one view."""
+    floor = score_of(np.ones(1, np.int64))[0]
+    return np.maximum(latent, floor) - np.maximum(latent - worth, floor)
 
 
 def _errors(truth: pd.Series, detected: pd.Series) -> dict[str, float]:

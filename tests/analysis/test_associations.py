@@ -164,7 +164,7 @@ def test_an_erring_detector_sees_the_share_of_the_effect_that_its_errors_leave(s
     detected = np.where(truth, rng.random(posts) < sensitivity, rng.random(posts) < false_positives).astype(float)
     popularity = 6 + planted * truth + context["uid"].str.len() + rng.normal(0, 1.3, posts)
     shown = pd.DataFrame({"detected": detected})
-    expected = seen_through(pd.DataFrame({"t": truth}), {"t": planted}, shown, context)["detected"]
+    expected = seen_through(planted * truth, shown, context)["detected"]
     hits, alarms = share * sensitivity, (1 - share) * false_positives
     misses, rest = share * (1 - sensitivity), (1 - share) * (1 - false_positives)
     by_hand = planted * (hits / (hits + alarms) - misses / (misses + rest))
@@ -178,9 +178,9 @@ def test_a_detector_of_several_planted_things_sees_their_mixture():
     rng = np.random.default_rng(4)
     context = _context(rng, 20_000, 6_000)
     kind = rng.choice(3, 20_000, p=[0.7, 0.2, 0.1])
-    truth = pd.DataFrame({"other": kind == 1, "gibberish": kind == 2})
+    contribution = 1.5 * (kind == 1) - 2.0 * (kind == 2)
     either = pd.DataFrame({"either": (kind > 0).astype(float)})
-    expected = seen_through(truth, {"other": 1.5, "gibberish": -2.0}, either, context)["either"]
+    expected = seen_through(contribution, either, context)["either"]
     assert expected == pytest.approx((0.2 * 1.5 - 0.1 * 2.0) / 0.3, abs=0.03)
 
 

@@ -37,6 +37,7 @@ def made() -> tuple[pd.DataFrame, Planted]:
             "gibberish": (kind == formula.GIBBERISH) | (kind == formula.CAMERA),
             "place": drawn.place - 2,
             "birds": drawn.birds,
+            "latent": drawn.effects.total(),
         },
         index=drawn.pid.astype(str),
         dtype="float64",
