@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.bench import Bench
@@ -23,9 +24,10 @@ from benchmarks.today import CONTENDERS
 
 NAMES = (
     "ceiling", "small_models", *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale", "fault_cost",
-    "recovery", "rolling", "training",
+    "recovery:effects", "recovery:permuted", "rolling", "training",
 )  # fmt: skip
-"""Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`.
+"""Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`; `CONTENTS` where
+one makes its own.
 
 What follows a colon is a part that is measured by itself, since all of them take hours; both functions get it too.
 """
@@ -64,9 +66,13 @@ def main() -> int:
 
 def of(name: str, function: str) -> Callable[[Any], Any]:
     """Return a benchmark's `measure` or `section`."""
-    module, _, part = name.partition(":")
-    found = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+    part = name.partition(":")[2]
+    found = getattr(_module(name), function)
     return partial(found, part=part) if part else found
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.{name.partition(':')[0]}")
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -83,7 +89,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         arguments.one,
         {
             "measured_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "contents": name_of_source(source),
+            "contents": getattr(_module(arguments.one), "CONTENTS", name_of_source(source)),
             "machine": describe_machine(),
             "versions": describe_versions(),
             "figures": figures,

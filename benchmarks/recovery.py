@@ -25,6 +25,7 @@ from smp_features.training.metrics import src
 from smp_features.training.nested import Nest, cross_fit, divisions_of
 from smp_features.training.train import epochs_of
 
+CONTENTS = "generated posts"
 POSTS = 10_000
 SPLITS = ("identity", "chronological")
 """Under `identity` no history is seen, which is made of labels; under `chronological` it is."""
@@ -34,21 +35,22 @@ PERMUTATIONS = 10
 LABELS = Path("train_allmetadata_json") / "train_label.txt"
 
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Generate posts from several seeds, run the line on each, and permute the labels of the first."""
-    folder = bench.work / "recovery"
+def measure(bench: Bench, part: str) -> dict[str, Any]:
+    """Generate posts from several seeds and run the line on each (`effects`), or permute the labels of one's posts."""
+    folder = bench.work / f"recovery-{part}"
     shutil.rmtree(folder, ignore_errors=True)
     posts = 1_000 if bench.quick else POSTS
-    seeds = [_seed(folder / str(seed), posts, seed) for seed in SEEDS[: 1 if bench.quick else None]]
-    permuted = _permuted(folder / str(SEEDS[0]), 2 if bench.quick else PERMUTATIONS)
+    figures: dict[str, Any] = {"posts": posts}
+    if part == "effects":
+        figures["seeds"] = [_seed(folder / str(seed), posts, seed) for seed in SEEDS[: 1 if bench.quick else None]]
+    else:
+        figures["permuted"] = _permuted(folder, posts, 2 if bench.quick else PERMUTATIONS)
     shutil.rmtree(folder)
-    return {"posts": posts, "seeds": seeds, "permuted": permuted}
+    return figures
 
 
 def _seed(folder: Path, posts: int, seed: int) -> dict[str, Any]:
-    source, root = folder / "posts", folder / "lake"
-    generate = [sys.executable, "-m", "smp_features.cli", "generate", "--posts", str(posts), "--seed", str(seed)]
-    subprocess.run([*generate, "--out", str(source)], check=True)
+    source, root = _generated(folder, posts, seed), folder / "lake"
     run_stages(root, source, (*TO_TRAINING_SET, "train", "score"))
     config = configuration(root, source)
     session = get_session(config)
@@ -64,9 +66,17 @@ def _seed(folder: Path, posts: int, seed: int) -> dict[str, Any]:
         session.stop()
 
 
-def _permuted(folder: Path, count: int) -> dict[str, Any]:
+def _generated(folder: Path, posts: int, seed: int) -> Path:
+    source = folder / "posts"
+    generate = [sys.executable, "-m", "smp_features.cli", "generate", "--posts", str(posts), "--seed", str(seed)]
+    subprocess.run([*generate, "--out", str(source)], check=True)
+    return source
+
+
+def _permuted(folder: Path, posts: int, count: int) -> dict[str, Any]:
     """Permute the labels in the source's own file, so that all that is made from labels is made from those."""
-    source, root = folder / "posts", folder / "lake"
+    source, root = _generated(folder, posts, SEEDS[0]), folder / "lake"
+    run_stages(root, source, TO_TRAINING_SET)
     path = source / LABELS
     labels = path.read_text(encoding="utf-8").splitlines()
     found: dict[str, list[float]] = {split: [] for split in SPLITS}
@@ -110,8 +120,12 @@ def _src(split: str, snapshot: snapshots.Snapshot, config: Config) -> tuple[floa
     return float(np.average(scores, weights=counts)), sum(counts)
 
 
-def section(figures: dict[str, Any]) -> str:
-    """Return the Markdown section."""
+def section(figures: dict[str, Any], part: str) -> str:
+    """Return the Markdown section of one part."""
+    return _effects_section(figures) if part == "effects" else _permuted_section(figures)
+
+
+def _effects_section(figures: dict[str, Any]) -> str:
     effects = [
         (
             found["seed"],
@@ -137,15 +151,6 @@ def section(figures: dict[str, Any]) -> str:
         for found in figures["seeds"]
         for row in found["scores"]
     ]
-    permuted = [
-        (
-            split,
-            f"{found['rows']:,}",
-            f"{found['mean']:+.4f} ({min(found['src']):+.4f} to {max(found['src']):+.4f})",
-            f"{found['bound']:.4f}",
-        )
-        for split, found in figures["permuted"].items()
-    ]
     return "\n".join(
         [
             "## Recovery of what was planted\n",
@@ -155,8 +160,26 @@ def section(figures: dict[str, Any]) -> str:
             table(("seed", "effect", "planted", "expected", "estimate", "covered", "posts / users"), effects),
             "On the later test posts:\n",
             table(("seed", "who", "posts", "SRC", "MAE", "of the oracle's SRC"), scores),
-            f"With all labels permuted in the source, {len(figures['permuted'][SPLITS[0]]['src'])} times; SRC within "
-            "the parts of a split, out of fold, mean and range:\n",
+        ]
+    )
+
+
+def _permuted_section(figures: dict[str, Any]) -> str:
+    permuted = [
+        (
+            split,
+            f"{found['rows']:,}",
+            f"{found['mean']:+.4f} ({min(found['src']):+.4f} to {max(found['src']):+.4f})",
+            f"{found['bound']:.4f}",
+        )
+        for split, found in figures["permuted"].items()
+    ]
+    draws = len(figures["permuted"][SPLITS[0]]["src"])
+    return "\n".join(
+        [
+            "## Permuted labels\n",
+            f"All labels of {figures['posts']:,} generated posts permuted in the source, {draws} times, and all that "
+            "is made from labels made again. SRC within the parts of a split, out of fold, mean and range:\n",
             table(("split", "n", "SRC", "bound 3/√n"), permuted),
         ]
     )

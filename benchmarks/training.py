@@ -25,6 +25,7 @@ from smp_features.features.catalogue import BUCKETS
 from smp_features.features.metadata import MOST_WORDS
 from smp_features.training import snapshot as snapshots
 
+CONTENTS = "made-up rows"
 ROWS = 300_000
 WIDTH = 768
 SHOWN = ("image_embedding", "title_embedding")
