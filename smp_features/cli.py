@@ -342,6 +342,7 @@ def ablate(
     verbose: VerboseOption = False,
 ) -> None:
     """Measure what each feature group is worth, left out and added, and each choice of adapter."""
+    from smp_features.stages import locked
     from smp_features.training.ablate import ablate as measure
     from smp_features.training.ablate import table
 
@@ -349,7 +350,8 @@ def ablate(
     for name in split or ():
         if name not in get_args(SplitName):
             raise UsageError(f"There is no split '{name}'.", nearest(name, get_args(SplitName)))
-    found = measure(_session(config), config, split, force=force)
+    with locked(config):
+        found = measure(_session(config), config, split, force=force)
     _rows(table(found), form)
     if form == "table":
         _say(f"MLflow run {found.run}" + ("" if found.made_now else ", made before on these rows and settings"))

@@ -284,7 +284,17 @@ class TrainingConfig(_Frozen):
     adapter: AdapterConfig = AdapterConfig()
     regressor: RegressorConfig = RegressorConfig()
     search: SearchConfig = SearchConfig()
-    seed: int = 7
+    seed: int = Field(default=7, ge=0, lt=2**32)
+
+    @field_validator("leave_out")
+    @classmethod
+    def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from smp_features.features.catalogue import GROUPS, PICTURE
+
+        for name in value:
+            if name not in (*GROUPS, PICTURE):
+                raise ValueError(f"unknown feature group '{name}'. {nearest(name, [*GROUPS, PICTURE])}")
+        return value
 
 
 class GateConfig(_Frozen):

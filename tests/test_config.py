@@ -31,6 +31,8 @@ def test_a_file_extends_another_section_by_section(tmp_path):
         ("sorce.path=x", "Unknown configuration key 'sorce'. Did you mean 'source'?"),
         ("training.adapter.epoch=3", "Unknown configuration key 'training.adapter.epoch'. Did you mean 'epochs'?"),
         ("features.groups=[imge]", "unknown feature group 'imge'. Did you mean 'image'?"),
+        ("training.leave_out=[pictures]", "unknown feature group 'pictures'. Did you mean 'picture'?"),
+        ("training.seed=-1", "Configuration key 'training.seed'"),
         ("training.folds=two", "Configuration key 'training.folds'"),
         ("report.perplexity_quantile=1", "Configuration key 'report.perplexity_quantile'"),
         ("training", "expected key.path=value"),

@@ -83,6 +83,9 @@ FEATURES: tuple[Feature, ...] = (
         "tags",
         tag_count="space-separated tags",
         tag_char_count="characters over all tags",
+    ),
+    *_numbers(
+        "title",
         title_script_share="letters of the script title_script per letter, 0..1; null without letters",
     ),
     *_categories(

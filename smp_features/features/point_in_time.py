@@ -11,9 +11,13 @@ from smp_features.errors import ConfigError
 from smp_features.features.history import HISTORY
 from smp_features.table_specs import SPECS
 
-OUTCOME_WORDS = frozenset(
-    ("popularity", "label", "labels", "target", "outcome", "score", "rank", "prediction", "predicted", "view", "views")
-) | frozenset(("fave", "faves", "favorites", "favourites", "like", "likes", "comment", "comments"))
+_OUTCOMES = (
+    "popularity", "label", "target", "outcome", "score", "rank", "ranking", "prediction", "view", "impression",
+    "engagement", "fave", "favorite", "favourite", "like", "comment", "click", "repost", "retweet", "upvote",
+    "download",
+)  # fmt: skip
+
+OUTCOME_WORDS = frozenset(form for word in _OUTCOMES for form in (word, f"{word}s", f"{word}count")) | {"predicted"}
 """Words of a column's name that say it was counted on the post after it was made, or computed from such a count."""
 
 ORIGINS = ("user_data", "external")

@@ -23,7 +23,7 @@ from smp_features.progress import reporter
 from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.inputs import Columns, Inputs, Use
-from smp_features.training.metrics import Bootstrap
+from smp_features.training.metrics import Bootstrap, undefined
 from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, held_out_of
 
 ALL = "all"
@@ -171,6 +171,8 @@ def run_ablation(
             predicted = made[cell.identity][name][kept]
             table[f"{name}/{cell.table}/{cell.name}"] = made[cell.identity][name]
             scores = drawn.scores(target[kept], predicted)
+            if cell.inputs is None:
+                scores["src"] = undefined()  # one constant per division orders nothing
             adapted = () if cell.inputs is None else cell.inputs.adapted
             entry = {
                 "table": cell.table,
@@ -189,6 +191,8 @@ def run_ablation(
             if cell.against is not None:
                 other = next(each for each in todo if (each.table, each.name) == (cell.table, cell.against))
                 change = drawn.differences(target[kept], predicted, made[other.identity][name][kept])
+                if other.inputs is None:
+                    change["src"] = undefined()
                 entry |= {f"delta_{measure}": interval.as_json() for measure, interval in change.items()}
             results[name].append(entry)
     return {"splits": results}, pd.DataFrame(table)

@@ -6,7 +6,7 @@
 - `headline`: the entry of `scores` for the configured split
 - `scores`: `[{split, model, segment, n, users, src, mae, bias}]`, where `src`, `mae` and `bias` are
   `{value, low, high, level, excludes_zero}` (bootstrap over users); split: `identity`, `chronological`,
-  `later_unseen`, `random_optimistic` or `gate`; model: `model`, `adapter only`, `metadata only` or `median`;
+  `later_unseen`, `rolling`, `random_optimistic` or `gate`; model: `model`, `adapter only`, `metadata only` or `median`;
   segment: `all`, `seen users` or `unseen users`
 - `folds`: `[{fold, n, src, mae, bias, members}]` of split `identity`; `members`: booster to `{weight, rounds}`
 - `intervals`: `[{low, high, n, mae, bias}]` by popularity, split `identity`; `high` is null for the merged tail
@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.config import Config
+from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.progress import reporter
@@ -42,7 +42,7 @@ from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.encoders import source_of
 from smp_features.training.inputs import Columns, Inputs
-from smp_features.training.metrics import Bootstrap, by_interval, finite, points
+from smp_features.training.metrics import Bootstrap, by_interval, finite, points, undefined
 from smp_features.training.nested import (
     Division,
     Fitted,
@@ -191,11 +191,7 @@ class _Work:
         self.nest = Nest(rows, epochs, config.training)
         self.folds = identity_divisions(self.fold)
         self.final = Division("the final model", self.trained, self.fold == splits.GATE_FOLD)
-        names: dict[str, None] = dict.fromkeys(
-            ("chronological", str(config.training.split))
-        )  # by time always, another one if it heads
-        names.pop("identity", None)
-        self.later = {name: divisions_of(name, rows, config.training.seed) for name in names}
+        self.later = self._later(config.training)
         self.scores: list[dict[str, Any]] = []
         self.table: dict[str, NDArray[Any]] = {"row_id": rows["row_id"], "fold": self.fold, "actual": self.target}
         self.results: dict[str, Any] = {
@@ -211,6 +207,19 @@ class _Work:
                 "high": float(self.target[self.trained].max()),
             },
         }
+
+    def _later(self, training: TrainingConfig) -> dict[str, list[Division]]:
+        """Return the divisions by time, where the rows allow them, and those of another split that is asked for."""
+        found: dict[str, list[Division]] = {}
+        for name in dict.fromkeys(("chronological", training.split)):
+            try:
+                if name != "identity":
+                    found[name] = divisions_of(name, self.rows, training.seed)
+            except StageError as error:
+                if name == training.split:
+                    raise
+                logger.warning("no scores of split %s: %s", name, error.message)
+        return found
 
     def search(self, advance: Callable[[], None]) -> None:
         """Search for the boosters' settings, if that is configured, and go on with the best."""
@@ -230,7 +239,7 @@ class _Work:
         self.add_score("identity", "model", "all", self.trained, pooled)
         if self.inputs.adapted:
             self.add_score("identity", "adapter only", "all", self.trained, alone)
-        self.add_score("identity", "median", "all", self.trained, median)
+        self.add_score("identity", "median", "all", self.trained, median, ordered=False)
 
     def later_rows(self, name: str, metadata: Inputs) -> None:
         """Score a split by time (or at random), seen and unseen users apart."""
@@ -248,7 +257,7 @@ class _Work:
         median = np.full(self.length, np.nan)
         for division in divisions:
             median[division.held_out] = np.median(self.target[division.train])
-        self.add_score(name, "median", "all", rows, median)
+        self.add_score(name, "median", "all", rows, median, ordered=False)
 
     def left_out(self, name: str, less: Inputs, pooled: Floats) -> dict[str, Any]:
         """Cross-validate without a group; return its scores and the paired differences."""
@@ -289,10 +298,21 @@ class _Work:
         """Return the resamples of the users of some rows."""
         return Bootstrap(self.users[rows], self.config.training.bootstrap, self.config.training.seed)
 
-    def add_score(self, split: str, model: str, segment: str, rows: NDArray[np.bool_], predicted: NDArray[Any]) -> None:
-        """Append an entry of `scores`."""
+    def add_score(
+        self,
+        split: str,
+        model: str,
+        segment: str,
+        rows: NDArray[np.bool_],
+        predicted: NDArray[Any],
+        *,
+        ordered: bool = True,
+    ) -> None:
+        """Append an entry of `scores`; one constant per division orders nothing, whatever its correlation."""
         drawn = self.bootstrap(rows)
         found = drawn.scores(self.target[rows], predicted[rows].astype(np.float64))
+        if not ordered:
+            found["src"] = undefined()
         entry = {"split": split, "model": model, "segment": segment, "n": int(rows.sum()), "users": drawn.users}
         self.scores.append(entry | {name: value.as_json() for name, value in found.items()})
 

@@ -104,8 +104,10 @@ class Bootstrap:
             statistics: Name to a function of weights (resamples, rows) giving (resamples,).
 
         Returns:
-            Name to values, (resamples,) each.
+            Name to values, (resamples,) each; NaN where there are not two users.
         """
+        if self.users < 2:  # every resample would be the same, and its interval without width
+            return {name: np.full(self._resamples, np.nan) for name in statistics}
         rng = np.random.default_rng(self._seed)
         block = max(1, _CELLS // max(self._rows, 1))
         parts: dict[str, list[Floats]] = {name: [] for name in statistics}
@@ -187,6 +189,11 @@ class _Ranker:
         by_group = np.add.reduceat(weights[:, self._order], self._starts, axis=1)
         below = np.cumsum(by_group, axis=1) - by_group
         return (below + (by_group + 1) / 2)[:, self._group]
+
+
+def undefined(level: float = 0.95) -> Interval:
+    """Return the interval of what has no value."""
+    return Interval(float("nan"), float("nan"), float("nan"), level)
 
 
 def percentile_interval(value: float, draws: Floats, level: float) -> Interval:

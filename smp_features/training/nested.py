@@ -154,7 +154,7 @@ class Nest:
         if len(folds) < 2:
             raise StageError(
                 f"The training rows of {division.name} lie in {len(folds)} fold; nested validation needs two.",
-                "Label posts of more users, or set training.folds lower.",
+                "Label posts of more users.",
             )
         return [(int(fold), division.train & (self._fold != fold)) for fold in folds]
 
@@ -227,6 +227,12 @@ def divisions_of(name: str, rows: Columns, seed: int) -> list[Division]:
         found = {name: splits.chronological(times.tolist(), users)}
     made = []
     for label, split in found.items():
+        if not split.train.any() or not split.held_out.any():
+            side = "hold out" if split.train.any() else "train on"
+            raise StageError(
+                f"Split {name} leaves nothing to {side} in {label}, of {len(where)} rows.",
+                "Label more posts, or choose another split.",
+            )
         whole = np.zeros((2, len(fold)), dtype=bool)
         whole[:, where] = split.train, split.held_out
         made.append(Division(label, whole[0], whole[1]))

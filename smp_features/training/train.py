@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from smp_features.config import Config
 from smp_features.errors import StageError
+from smp_features.features.catalogue import FEATURES
 from smp_features.runs import Phases, Summary
 from smp_features.tables import Lakehouse, canonical_json
 from smp_features.training import snapshot as snapshots
@@ -29,10 +30,10 @@ from smp_features.training.registry import ADAPTATION, INPUTS_KEY, TRAINING_KEY,
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raised whenever this package trains differently on the same rows and configuration; models are then made anew."""
 
-LIBRARIES = ("torch", "lightgbm", "catboost", "scikit-learn", "petastorm")
+LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "lightgbm", "catboost", "petastorm")
 COMPLETE = "complete"
 _REMAKE = "Run `smp features`, then `smp training-set`, for one configuration."
 
@@ -109,6 +110,7 @@ def training_recipe(config: Config) -> dict[str, Any]:
         "code": CODE_VERSION,
         "libraries": {name: library_version(name) for name in (*LIBRARIES, *searching)},
         "training": config.training.model_dump(mode="json"),
+        "features": [(feature.name, feature.group, feature.kind) for feature in FEATURES],
         "groups": config.features.groups,
         "time_rules": config.features.time_rules,
     }

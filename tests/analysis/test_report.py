@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 
 from smp_features.analysis import report as report_stage
 from smp_features.analysis.cleaning import RULES
+from smp_features.analysis.measure_sections import MEASURES
 from smp_features.analysis.page import Page, Section, Table, render, short, show
 from smp_features.analysis.readings import SIMILARITIES, measures
 from smp_features.analysis.report import read_truth, report, write_text
@@ -257,25 +258,29 @@ def test_the_page_counts_what_cleaning_removes_by_rule_and_by_popularity(read, p
     assert counts["high_perplexity"] == counts["any of them"] == tuple(expected)
     assert counts["empty"] == ("0", "0")
     removed = train[train["title_log_perplexity"] > threshold]
-    for interval, count, left, share, *_ in by_interval[1:]:
+    for interval, count, left, share, *_, last in by_interval[1:]:
         lower = int(re.search(r"\d+", interval).group())
         inside = np.minimum(np.floor(train["popularity"]), 13) == lower
         gone = (np.minimum(np.floor(removed["popularity"]), 13) == lower).sum()
         assert [int(count), int(left)] == [inside.sum(), inside.sum() - gone]
         assert share.startswith(f"{100 * gone / inside.sum():.1f} [" if inside.any() else "–")
-    assert [row[-1] for row in by_interval[1:]] == [row[3] for row in by_interval[1:]]  # the one rule that was broken
+        assert share.split(" [")[0] == last  # the one rule that was broken
 
 
 def test_the_page_states_rank_correlations_of_all_posts_and_of_those_left(read, posts):
     train = posts.head(TRAIN)
     kept = train[train["title_log_perplexity"] <= np.quantile(train["title_log_perplexity"], 0.95)]
     for part, table in zip((train, kept), read.tables["correlations"], strict=True):
-        for column, row in zip([*SIMILARITIES, "title_log_perplexity"], table[1:], strict=True):
+        rows = {(measure, how): cells for measure, how, *cells in table[1:]}
+        assert len(rows) == 12
+        for column, measure in MEASURES.items():
             known = part.dropna(subset=[column])
             value = f"{spearmanr(known[column], known['popularity']).statistic:.3f}".replace("-", "−")
             several = known.groupby("uid")["uid"].transform("size") > 1
-            assert row[1].startswith(f"{value} [") and row[2] == str(len(known))
-            assert [row[5], row[8], row[10]] == [str(several.sum())] * 2 + [str((~several).sum())]
+            overall = rows[measure, "overall"]
+            assert overall[0].startswith(f"{value} [") and overall[1] == str(len(known)) and overall[3] == "0"
+            for how in ("within users", "adjusted"):
+                assert rows[measure, how][1::2] == [str(several.sum()), str((~several).sum())]
 
 
 def test_flags_are_read_for_every_post_and_titles_stay_behind(spark, filled, posts):

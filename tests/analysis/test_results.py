@@ -146,9 +146,10 @@ def test_what_adaptation_did_is_read_and_shown_with_its_figure():
     placed = placed.assign(modality="image", state=["before", "after"])
     found = adaptation(results, placed)
     section = adaptation_section(found)
-    (shown,) = (block for block in section.blocks if isinstance(block, Table))
-    assert shown.rows[0][:2] == ("image_embedding", 5)
-    assert [cell.value for cell in shown.rows[0][2:]] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    distances, worth = (block for block in section.blocks if isinstance(block, Table))
+    assert distances.rows[0][:2] == worth.rows[0][:2] == ("image_embedding", 5)
+    assert [cell.value for cell in distances.rows[0][2:]] == pytest.approx([0.0, 0.1, 0.2])
+    assert [cell.value for cell in worth.rows[0][2:]] == pytest.approx([0.3, 0.4, 0.5])
     assert sum(isinstance(block, Picture) for block in section.blocks) == 2
     assert adaptation({"movement": [], "adapter": None}, placed) is None
     assert adaptation_section(None).missing is not None

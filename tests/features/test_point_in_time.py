@@ -99,6 +99,7 @@ def test_the_catalogue_holds_no_post_outcome_column():
     "name",
     [
         *("popularity", "views", "log_views", "Label", "faves_first_day", "predicted_score"),
+        *("favorite_count", "viewcount", "impressions_first_hour", "Likes", "mean_comment"),
         *("post_views", "label_mean", "known_label_mean", "history_label_mean", "history_known_label_mean_2"),
     ],
 )

@@ -129,7 +129,10 @@ def test_scores_and_differences_are_those_of_the_predictions(ablated, rows):
             kept = column.notna()
             assert cell["n"] == kept.sum()
             assert cell["mae"]["value"] == pytest.approx((column - predictions["actual"])[kept].abs().mean())
-            if cell["against"] is not None and name != "metadata":  # the median has no rank correlation
+            if "median" in (name, cell["against"]):  # one constant per division orders nothing
+                assert (cell["delta_src"] or {"value": None})["value"] is None
+                assert (cell["src"]["value"] is None) == (name == "median")
+            elif cell["against"] is not None:
                 other = predictions[f"{split}/{of}/{cell['against']}"][kept]
                 actual = predictions["actual"][kept]
                 change = spearmanr(column[kept], actual).statistic - spearmanr(other, actual).statistic

@@ -41,6 +41,12 @@ def test_constant_predictions_have_no_correlation_and_do_not_fail(scored):
     assert found["mae"].low < found["mae"].value < found["mae"].high
 
 
+@pytest.mark.parametrize("rows", [0, 3])
+def test_fewer_than_two_users_have_no_interval(rows):
+    found = metrics.Bootstrap(np.zeros(rows, np.int64), 100, 1).scores(np.arange(rows) + 1.0, np.arange(rows) + 1.5)
+    assert all(np.isnan(each.low) and np.isnan(each.high) and not each.excludes_zero for each in found.values())
+
+
 def test_users_are_drawn_whole():
     users = np.repeat(np.arange(20), 5)
     sums = metrics.Bootstrap(users, 200, 1).distributions(

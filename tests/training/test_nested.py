@@ -8,7 +8,8 @@ import pytest
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.training.inputs import Inputs
-from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions
+from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, identity_divisions
+from smp_features.training.splits import random_optimistic
 
 N, WIDTH, FOLDS = 160, 6, 4
 INPUTS = Inputs(("event_hour",), {"image_embedding": WIDTH}, {"category": ["a"]})
@@ -105,6 +106,13 @@ def test_without_vectors_no_adapter_is_trained(rows):
     less = INPUTS.without(["image_embedding"])
     cross_fit(nest, less, identity_divisions(rows["fold"]), N)
     assert nest._banks == {}
+
+
+def test_a_split_with_an_empty_side_is_refused(rows):
+    everyone = {"row_id": np.arange(2), "user": np.arange(2), "event_time": np.zeros(2), "fold": np.arange(2)}
+    seed = next(n for n in range(50) if not random_optimistic([0, 1], [0, 1], n).held_out.any())
+    with pytest.raises(StageError, match="leaves nothing to hold out in random_optimistic, of 2 rows"):
+        divisions_of("random_optimistic", everyone, seed)
 
 
 def test_one_fold_of_training_rows_is_refused(rows):
