@@ -155,9 +155,9 @@ def _choose(
 ) -> dict[str, tuple[int, float]]:
     """Return each member's rounds, the median over inner folds, and its weight in the blend of their predictions.
 
-    All folds take part where rows are few; one is enough of many. Mean labels and adapters of the rows learned from were
-    made with labels of the fold watched, and rounds are chosen on the rows that decide the weights: both choices lean
-    a little to the more flexible member. Every score is made on rows that had no part in either.
+    All folds take part where rows are few; one is enough of many. Mean labels and adapters of the rows learned from
+    were made with labels of the fold watched, and rounds are chosen on the rows that decide the weights: both choices
+    lean a little to the more flexible member. Every score is made on rows that had no part in either.
     """
     inner = np.unique(folds)
     if config.inner_folds is not None or len(table.target) >= SMALL:
