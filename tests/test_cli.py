@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from smp_features.demo.generate import generate
+from smp_features.runs import writing
 
 SMP = [sys.executable, "-m", "smp_features.cli"]
 DEMO = Path(__file__).parents[1] / "conf" / "demo.yaml"
@@ -78,6 +79,14 @@ def test_an_unwritable_root_is_refused(tmp_path, posts):
     done = _smp("run", "--conf", str(DEMO), "--set", f"source.path={posts}", "--root", target, cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["ablate"], ["retry", "--stage", "caption"]])
+def test_a_root_that_another_process_writes_is_left_alone(tmp_path, command):
+    with writing(str(tmp_path / "lake")):
+        done = _smp(*command, "--conf", str(DEMO), "--root", "lake", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"written by process {os.getpid()}" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_predictions_are_evaluated_without_a_lakehouse_in_every_output_format(tmp_path, posts):
