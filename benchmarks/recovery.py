@@ -158,6 +158,8 @@ def _effects_section(figures: dict[str, Any]) -> str:
             "effects absorbed and time and category adjusted for, 95 % over users; `expected` is the planted "
             "coefficient as seen through the detector's measured errors, and above the label's floor of one view.\n",
             table(("seed", "effect", "planted", "expected", "estimate", "covered", "posts / users"), effects),
+            f"Where nothing is wrong, all {len(effects)} intervals cover with a probability of about "
+            f"{0.95 ** len(effects):.0%}.\n",
             "On the later test posts:\n",
             table(("seed", "who", "posts", "SRC", "MAE", "of the oracle's SRC"), scores),
         ]
