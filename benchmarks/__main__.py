@@ -23,8 +23,8 @@ from benchmarks.results import render, save
 from benchmarks.today import CONTENDERS
 
 NAMES = (
-    "ceiling", "small_models", *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale", "fault_cost",
-    "recovery:effects", "recovery:permuted", "rolling", "training",
+    "ceiling", "small_models", *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale",
+    "fault_cost:executor", "fault_cost:random", "recovery:effects", "recovery:permuted", "rolling", "training",
 )  # fmt: skip
 """Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`; `CONTENTS` where
 one makes its own.

@@ -30,14 +30,18 @@ QUICK_POSTS = 100
 QUICK_KILLS = 2
 SEED = 7
 
+EQUAL = (
+    "Equal means: the same keys, statuses and text exactly, floats to 1e-5, whatever the time they were computed at."
+)
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Measure the cost of one lost executor, then kill extractions of real contents at random."""
-    folder = bench.work / "fault-cost"
+
+def measure(bench: Bench, part: str) -> dict[str, Any]:
+    """Measure the cost of one lost executor (`executor`), or kill extractions of real contents at random (`random`)."""
+    folder = bench.work / f"fault-cost-{part}"
     shutil.rmtree(folder, ignore_errors=True)
     runs_before = set(_run_folders())
     try:
-        return {"executor": _one_executor(bench, folder / "executor"), "posters": _at_random(bench, folder / "posters")}
+        return _one_executor(bench, folder) if part == "executor" else _at_random(bench, folder)
     finally:
         for path in set(_run_folders()) - runs_before:
             shutil.rmtree(path, ignore_errors=True)
@@ -142,9 +146,12 @@ def _at_random(bench: Bench, folder: Path) -> dict[str, Any]:
 # -- the section ------------------------------------------------------------------------------------------------------
 
 
-def section(figures: dict[str, Any]) -> str:
-    """Return the Markdown section."""
-    one, posters = figures["executor"], figures["posters"]
+def section(figures: dict[str, Any], part: str) -> str:
+    """Return the Markdown section of a part."""
+    return _say_one_executor(figures) if part == "executor" else _say_at_random(figures)
+
+
+def _say_one_executor(one: dict[str, Any]) -> str:
     once = table(
         ("", "seconds", "rows", "usable", "left", "inputs run", "of these again", "model loads"),
         (
@@ -157,6 +164,17 @@ def section(figures: dict[str, Any]) -> str:
         ),
     )  # fmt: skip
     share = one["extra_seconds"] / one["undisturbed"]["seconds"]
+    return f"""## What a fault costs
+
+On `{MASTER}`, a picture per post, {1000 * one["seconds_per_row"]:g} ms per input; in the second run an
+executor's JVM is killed (SIGKILL) once half of the inputs are computed:
+
+{once}
+The kill cost {one["extra_seconds"]:.1f} s ({share:.0%}); the tables are {_equal(one["equal"])}. {EQUAL}
+"""
+
+
+def _say_at_random(posters: dict[str, Any]) -> str:
     kills = table(
         ("killed", "while computing", "s after computing began", "rows done, about"),
         (
@@ -168,23 +186,15 @@ def section(figures: dict[str, Any]) -> str:
     before, executors_killed, commands = (
         posters[name] for name in ("undisturbed", "executors_killed", "commands_killed")
     )
-    return f"""## What a fault costs
-
-On `{MASTER}`, a picture per post, {1000 * one["seconds_per_row"]:g} ms per input; in the second run an
-executor's JVM is killed (SIGKILL) once half of the inputs are computed:
-
-{once}
-The kill cost {one["extra_seconds"]:.1f} s ({share:.0%}); the tables are {_equal(one["equal"])}.
+    return f"""## Killed at random
 
 Real contents ({posters["contents"]}), the demo models, the command `smp extract`: undisturbed in
 {before["seconds"]:.0f} s, {before["rows"]:,} feature rows. On executors of which {len(executors_killed["kills"])} were
 killed at random: {executors_killed["seconds"]:.0f} s in {_runs(executors_killed)}, tables
 {_equal(executors_killed["equal"])}. With the command and every process below it killed {len(commands["kills"])} times
-and started again: {commands["seconds"]:.0f} s in {_runs(commands)}, tables {_equal(commands["equal"])}.
+and started again: {commands["seconds"]:.0f} s in {_runs(commands)}, tables {_equal(commands["equal"])}. {EQUAL}
 
-{kills}
-Equal means: the same keys, statuses and text exactly, floats to 1e-5, whatever the time they were computed at.
-"""
+{kills}"""
 
 
 def _computing(kill: dict[str, Any]) -> str:

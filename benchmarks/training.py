@@ -185,9 +185,9 @@ def section(figures: dict[str, Any]) -> str:
             f"{adapter['epochs']} epochs, boosters {' and '.join(regressor['members'])} of at most "
             f"{regressor['rounds']} rounds; identity-isolated and by time, then the final model.\n",
             f"**{minutes:.1f} minutes** (goal: {MOST_MINUTES}), peak memory **{figures['peak_gib']:.1f} GiB** "
-            f"(goal: {MOST_GIB}), without Spark's JVM. Movement trains adapters of its own on shuffled labels, which "
-            "count under both. `conf/smpd.yaml` asks for more: 5 folds, 15 epochs, CatBoost in the blend, 2,000 rounds "
-            "at most and two feature groups left out in turn; that was not measured.\n",
+            f"(goal: {MOST_GIB}), pages of mapped files included, Spark's JVM not. Movement trains adapters of its own "
+            "on shuffled labels, which count under both. `conf/smpd.yaml` asks for more: 5 folds, 15 epochs, CatBoost "
+            "in the blend, 2,000 rounds at most and two feature groups left out in turn; that was not measured.\n",
             table(("phase", "seconds", "of the whole"), phases),
         ]
     )

@@ -24,12 +24,11 @@ from smp_features.training.adapter import Epoch
 from smp_features.training.adapter_weights import Floats
 from smp_features.training.inputs import Columns, Inputs, Use
 from smp_features.training.metrics import Bootstrap, undefined
-from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, held_out_of
+from smp_features.training.nested import MEDIAN, Division, Nest, cross_fit, divisions_of, held_out_of, medians
 
 ALL = "all"
 AS_CONFIGURED = "as configured"
 METADATA = "metadata"
-MEDIAN = "median"
 TEXTS = ("text", "caption")
 
 
@@ -208,11 +207,6 @@ def _predict(
 ) -> dict[str, Floats]:
     """Return a model's held-out predictions by split, NaN elsewhere."""
     if inputs is None:
-        found = {}
-        for name, parts in divisions.items():
-            found[name] = np.full(length, np.nan)
-            for part in parts:
-                found[name][part.held_out] = np.median(target[part.train])
-        return found
+        return {name: medians(target, parts) for name, parts in divisions.items()}
     nest.prepare(inputs, every)
     return {name: cross_fit(nest, inputs, parts, length)[0] for name, parts in divisions.items()}

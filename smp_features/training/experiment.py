@@ -44,6 +44,7 @@ from smp_features.training.encoders import source_of
 from smp_features.training.inputs import Columns, Inputs
 from smp_features.training.metrics import Bootstrap, by_interval, finite, points, undefined
 from smp_features.training.nested import (
+    MEDIAN,
     Division,
     Fitted,
     Nest,
@@ -51,6 +52,7 @@ from smp_features.training.nested import (
     divisions_of,
     held_out_of,
     identity_divisions,
+    medians,
     seen_of,
 )
 from smp_features.training.predictor import Predictor
@@ -229,17 +231,15 @@ class _Work:
 
     def identity(self, pooled: Floats, fitted: Sequence[Fitted]) -> None:
         """Score the cross-validation, its adapters alone, and the median of each fold's training labels."""
-        median = np.full(self.length, np.nan)
         alone = np.full(self.length, np.nan)
         for division, each in zip(self.folds, fitted, strict=True):
-            median[division.held_out] = np.median(self.target[division.train])
             if each.adapter_scores is not None:
                 alone[division.held_out] = each.adapter_scores
         self.table |= {"predicted": pooled, "adapter_score": alone}
         self.add_score("identity", "model", "all", self.trained, pooled)
         if self.inputs.adapted:
             self.add_score("identity", "adapter only", "all", self.trained, alone)
-        self.add_score("identity", "median", "all", self.trained, median, ordered=False)
+        self.add_score("identity", MEDIAN, "all", self.trained, medians(self.target, self.folds))
 
     def later_rows(self, name: str, metadata: Inputs) -> None:
         """Score a split by time (or at random), seen and unseen users apart."""
@@ -254,10 +254,7 @@ class _Work:
         if metadata.columns:
             plain, _ = cross_fit(self.nest, metadata, divisions, self.length)
             self.add_score(name, "metadata only", "all", rows, plain)
-        median = np.full(self.length, np.nan)
-        for division in divisions:
-            median[division.held_out] = np.median(self.target[division.train])
-        self.add_score(name, "median", "all", rows, median, ordered=False)
+        self.add_score(name, MEDIAN, "all", rows, medians(self.target, divisions))
 
     def left_out(self, name: str, less: Inputs, pooled: Floats) -> dict[str, Any]:
         """Cross-validate without a group; return its scores and the paired differences."""
@@ -284,7 +281,7 @@ class _Work:
             predicted[rows] = predictor.predict_rows({name: values[rows] for name, values in self.rows.items()})
             self.add_score("gate", "model", "all", rows, predicted)
             median = np.full(self.length, np.median(self.target[self.trained]))
-            self.add_score("gate", "median", "all", rows, median)
+            self.add_score("gate", MEDIAN, "all", rows, median)
         return pd.DataFrame(
             {
                 "row_id": self.rows["row_id"][rows],
@@ -305,13 +302,11 @@ class _Work:
         segment: str,
         rows: NDArray[np.bool_],
         predicted: NDArray[Any],
-        *,
-        ordered: bool = True,
     ) -> None:
-        """Append an entry of `scores`; one constant per division orders nothing, whatever its correlation."""
+        """Append an entry of `scores`; a median has no correlation, see `medians`."""
         drawn = self.bootstrap(rows)
         found = drawn.scores(self.target[rows], predicted[rows].astype(np.float64))
-        if not ordered:
+        if model == MEDIAN:
             found["src"] = undefined()
         entry = {"split": split, "model": model, "segment": segment, "n": int(rows.sum()), "users": drawn.users}
         self.scores.append(entry | {name: value.as_json() for name, value in found.items()})

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 Mask = NDArray[np.bool_]
 
+MEDIAN = "median"
+"""The name that `medians` goes by among models."""
+
 
 @dataclass(frozen=True)
 class Division:
@@ -263,3 +266,15 @@ def cross_fit(nest: Nest, inputs: Inputs, divisions: Sequence[Division], length:
     for division, fitted in zip(divisions, found, strict=True):
         pooled[division.held_out] = fitted.predictions
     return pooled, found
+
+
+def medians(target: Floats, divisions: Sequence[Division]) -> Floats:
+    """Predict the median of each division's training labels; return (rows,), NaN for rows never held out.
+
+    Within a division it orders nothing, and over several it orders them by how little they resemble their training
+    rows, so it has errors and no correlation.
+    """
+    found = np.full(len(target), np.nan)
+    for division in divisions:
+        found[division.held_out] = np.median(target[division.train])
+    return found
