@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import QFORMER_TOKENIZER, ModelFiles
 from smp_features.extractors.transformers_models import load_weights, read_config, torch_dtype
 from smp_features.images import DECODING, decode_rgb
@@ -102,7 +103,7 @@ class CaptionExtractor(Extractor):
             model = load_weights(self.files, FAMILIES[family], self.dtype)
             if family == "blip":
                 _keep_decoder_in_float32(model)
-            model = model.to(target).eval()
+            model = for_inference(model, target)
             prompt = _prompt_inputs(family, processor, model.config, self.prompt, self.files)
         _drop_sampling_settings(model)
         inputs = {name: torch.as_tensor(value).to(target) for name, value in prompt.items()}

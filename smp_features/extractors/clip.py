@@ -16,6 +16,7 @@ from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.clip_names import built_in_config
 from smp_features.extractors.clip_text import TextTower
+from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles, digest_file
 from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
 from smp_features.images import DECODING, decode_rgb
@@ -136,7 +137,7 @@ class _ClipExtractor(Extractor):
                     f"({type(failure).__name__}).",
                     "Its configuration and weights must belong together; fetch the model again.",
                 ) from failure
-        return model.to(target).eval(), target
+        return for_inference(model, target), target
 
     def _load_tokenizer(self) -> Any:
         import open_clip

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles
 from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
 from smp_features.extractors.transformers_models import load_weights, read_config
@@ -103,7 +104,7 @@ class PerplexityExtractor(Extractor):
         self.files.verify()
         with quiet_libraries():
             tokenizer = _load_tokenizer(self.files)
-            model = load_weights(self.files, "AutoModelForCausalLM", self.dtype).to(target).eval()
+            model = for_inference(load_weights(self.files, "AutoModelForCausalLM", self.dtype), target)
         return LoadedLanguageModel(model, tokenizer, _start_token(tokenizer, self.files), self.max_tokens)
 
     def _check_architecture(self) -> None:
