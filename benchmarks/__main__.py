@@ -19,12 +19,14 @@ from typing import Any
 from benchmarks.bench import Bench
 from benchmarks.contents import REPOSITORY, find_source, name_of_source
 from benchmarks.machine import describe_machine, describe_versions
+from benchmarks.race import KINDS
 from benchmarks.results import render, save
 from benchmarks.today import CONTENDERS
 
 NAMES = (
-    "ceiling", "small_models", *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale",
-    "fault_cost:executor", "fault_cost:random", "recovery:effects", "recovery:permuted", "rolling", "training",
+    *(f"ceiling:{extractor}" for extractor in KINDS), "small_models",
+    *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale", "fault_cost:executor",
+    "fault_cost:random", "recovery:effects", "recovery:permuted", "rolling", "training",
 )  # fmt: skip
 """Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`; `CONTENTS` where
 one makes its own.

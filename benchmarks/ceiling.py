@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.full_size import full_size_models
 from benchmarks.race import KINDS, MAX_BATCH, Race, differences, say_differences
 from benchmarks.results import table
+from benchmarks.slots import USES
 
 GOAL = 1.05
 """Most wall-clock of Spark extraction, as a multiple of the loop's, on at least five minutes of work."""
@@ -17,22 +18,25 @@ MINUTES = 5.5
 """Work of the loop, for each extractor."""
 
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Time the loop and the stage with models of full size."""
-    return race_the_loop(bench, "full-size", full_size_models(bench.work / "models"), MINUTES)
+def measure(bench: Bench, part: str) -> dict[str, Any]:
+    """Time the loop and the stage for one extractor, with its model of full size."""
+    return race_the_loop(bench, "full-size", full_size_models(bench.work / "models"), MINUTES, [part])
 
 
-def race_the_loop(bench: Bench, label: str, models: Mapping[str, Mapping[str, Any]], minutes: float) -> dict[str, Any]:
-    """Time the loop and the stage on the same contents, for each extractor.
+def race_the_loop(
+    bench: Bench, label: str, models: Mapping[str, Mapping[str, Any]], minutes: float, extractors: Iterable[str]
+) -> dict[str, Any]:
+    """Time the loop and the stage on the same contents, for some extractors.
 
     Args:
         bench: Where to work.
         label: Names the folder of outputs.
         models: The `models` section of a configuration.
         minutes: Work of the loop.
+        extractors: Of `KINDS`.
     """
     rows = []
-    for extractor in KINDS:
+    for extractor in extractors:
         race = Race(bench, extractor, models, label)
         contents = race.fill(bench.minutes(minutes))
         ceiling, ours = race.run("ceiling", contents), race.run("smp", contents)
@@ -48,14 +52,17 @@ def race_the_loop(bench: Bench, label: str, models: Mapping[str, Mapping[str, An
     return {"max_batch": MAX_BATCH, "rows": rows}
 
 
-def section(figures: dict[str, Any]) -> str:
-    """Return the section on the ceiling."""
+def section(figures: dict[str, Any], part: str) -> str:
+    """Return the section of an extractor; the first one says how all are measured."""
+    if part != next(iter(KINDS)):
+        return f"### `{part}`\n\n" + tables(figures)
     return (
         "## Ceiling\n\n"
         "The best single-process loop over the same library calls (decoding ahead, length-sorted batches, all cores) "
         "against the stage `extract` from planning to published Delta tables, on the same contents with the same batch "
         f"limits, models of full size. The goal is a ratio of wall-clock of at most {GOAL} on five minutes of work; "
-        "start-up (session, model, warm-up) is apart. Outputs are compared row by row.\n\n" + tables(figures)
+        "start-up (session, model, warm-up) is apart. Outputs are compared row by row.\n\n"
+        f"### `{part}`\n\n" + tables(figures)
     )
 
 
@@ -101,14 +108,5 @@ def tables(figures: dict[str, Any]) -> str:
         f"the last one, slot-seconds divided by slots:\n\n{slots}"
     )
 
-
-USES = {
-    "before": "before the first model task",
-    "model": "model tasks",
-    "small": "other tasks",
-    "empty": "no task",
-    "after": "after the last model task",
-}
-"""Of `benchmarks.slots.use_of_slots`, with headings; together they make the wall-clock."""
 
 PHASES = ("plan", "load", "decode", "compute", "idle", "write", "publish", "reconcile")

@@ -15,7 +15,10 @@ from benchmarks.bench import Bench
 from benchmarks.lake import Lake
 from benchmarks.memory import PeakMemory
 from benchmarks.results import FOLDER, table
+from benchmarks.slots import USES, event_log_settings, use_of_slots
 from benchmarks.stand_in import make_posts, stand_ins
+from smp_features.runs import Summary
+from smp_features.session import slots_of
 
 SIZES = (10_000, 100_000, 500_000)
 WARM_UP_POSTS = 2_000
@@ -71,11 +74,14 @@ def _fill(roots: Sequence[tuple[Path, int]], made: Path) -> None:
 
 def _extract(warm_root: Path, root: Path, posts: int) -> dict[str, Any]:
     models = stand_ins(SECONDS_PER_ROW)
-    Lake(warm_root, extraction=EXTRACTION, stand_ins=models).extract(*EXTRACTORS)
-    lake = Lake(root, extraction=EXTRACTION, stand_ins=models)
+    events = root.with_name(f"{posts}-events")
+    spark = {"conf": event_log_settings(events)}
+    Lake(warm_root, extraction=EXTRACTION, spark=spark, stand_ins=models).extract(*EXTRACTORS)
+    lake = Lake(root, extraction=EXTRACTION, spark=spark, stand_ins=models)
     with PeakMemory(lake.session) as memory:
         summaries, seconds = lake.extract(*EXTRACTORS)
     nothing = [lake.extract(*EXTRACTORS)[1] for _ in range(NOTHING_REPEATS)]
+    slots = slots_of(lake.session, lake.config.extraction.slots)
     lake.close()
     return {
         "posts": posts,
@@ -86,8 +92,19 @@ def _extract(warm_root: Path, root: Path, posts: int) -> dict[str, Any]:
         "left": sum(summary.left for summary in summaries),
         "model_loads": sum(summary.model_loads for summary in summaries),
         "phases": {summary.stage.removeprefix("extract/"): summary.seconds for summary in summaries},
+        "slots": _profile(events, slots, summaries),
         "memory_mib": memory.peaks,
     }
+
+
+def _profile(events: Path, slots: int, summaries: Sequence[Summary]) -> dict[str, float]:
+    """Return the sums over the extractors of `use_of_slots`."""
+    spans = [
+        use_of_slots(events, slots, summary.started_at.timestamp(), summary.finished_at.timestamp())
+        for summary in summaries
+        if summary.started_at and summary.finished_at
+    ]
+    return {use: round(sum(span[use] for span in spans), 2) for use in USES}
 
 
 def _flatness(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -161,6 +178,23 @@ def section(figures: dict[str, Any]) -> str:
             for size, slope in zip(sizes, slopes, strict=True)
         ),
     )  # fmt: skip
+    profiled = [size for size in sizes if "slots" in size]  # figures measured before there was a profile lack it
+    uses = table(
+        ("posts", "before any extractor, and after all", *USES.values()),
+        (
+            (
+                f"{size['posts']:,}", f"{size['seconds'] - sum(size['slots'].values()):.1f}",
+                *(f"{size['slots'][use]:.1f}" for use in USES),
+            )
+            for size in profiled
+        ),
+    )  # fmt: skip
+    profile = f"""
+Where the seconds went, from Spark's event log, summed over the {figures["extractors"]} extractors; between the first
+task with a stand-in and the last one, slot-seconds divided by slots:
+
+{uses}"""
+    profile = profile if profiled else ""
     spreads = ", ".join(f"{label} {spread[name]:.0%}" for name, label in MEMORY.items())
     return f"""## Scale
 
@@ -174,4 +208,4 @@ small lakehouse to warm up. First chunks are of {EXTRACTION["first_chunk_rows"]:
 From {sizes[0]["posts"]:,} to {sizes[-1]["posts"]:,} posts the largest value exceeds the smallest by: seconds per
 thousand posts {spread["seconds_per_thousand"]:.0%}, {spreads}. A run's fixed costs are in the seconds, so the smallest
 size carries most of them; "1,000 posts more" is the difference to the row above.
-"""
+{profile}"""

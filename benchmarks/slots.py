@@ -10,6 +10,15 @@ from typing import Any
 MODEL_OPERATOR = "MapInArrow"
 """Part of the name of the operator that runs a model, in a stage's list of RDDs."""
 
+USES = {
+    "before": "before the first model task",
+    "model": "model tasks",
+    "small": "other tasks",
+    "empty": "no task",
+    "after": "after the last model task",
+}
+"""What `use_of_slots` tells, with headings; together these make the wall-clock."""
+
 
 def event_log_settings(folder: Path) -> dict[str, str]:
     """Return the Spark settings that make a session leave its events in a folder, which is made."""

@@ -6,14 +6,14 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.ceiling import race_the_loop, tables
-from benchmarks.race import demo_models
+from benchmarks.race import KINDS, demo_models
 
 MINUTES = 1.0
 
 
 def measure(bench: Bench) -> dict[str, Any]:
     """Time the loop and the stage with the demo models."""
-    return race_the_loop(bench, "demo", demo_models(), MINUTES)
+    return race_the_loop(bench, "demo", demo_models(), MINUTES, KINDS)
 
 
 def section(figures: dict[str, Any]) -> str:
