@@ -9,7 +9,7 @@ from benchmarks.bench import Bench
 from benchmarks.full_size import full_size_models
 from benchmarks.race import KINDS, MAX_BATCH, Race, differences, say_differences
 from benchmarks.results import table
-from benchmarks.slots import USES
+from benchmarks.slots import table_of_uses
 
 GOAL = 1.05
 """Most wall-clock of Spark extraction, as a multiple of the loop's, on at least five minutes of work."""
@@ -90,16 +90,9 @@ def tables(figures: dict[str, Any]) -> str:
             for row in figures["rows"]
         ],
     )
-    slots = table(
-        ["extractor", "extract, s", *USES.values()],
-        [
-            (
-                f"`{row['extractor']}`",
-                f"{row['smp']['seconds']:.1f}",
-                *(f"{row['smp']['slots'][use]:.1f}" for use in USES),
-            )
-            for row in figures["rows"]
-        ],
+    slots = table_of_uses(
+        ["extractor", "extract, s"],
+        [((f"`{row['extractor']}`", f"{row['smp']['seconds']:.1f}"), row["smp"]["slots"]) for row in figures["rows"]],
     )
     return (
         f"{times}\nSeconds of the stage by phase, those of workers summed over slots (`idle`: the model waited; "

@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.lake import Lake
 from benchmarks.memory import PeakMemory
 from benchmarks.results import FOLDER, table
-from benchmarks.slots import USES, event_log_settings, use_of_slots
+from benchmarks.slots import USES, event_log_settings, table_of_uses, use_of_slots
 from benchmarks.stand_in import make_posts, stand_ins
 from smp_features.runs import Summary
 from smp_features.session import slots_of
@@ -179,16 +179,13 @@ def section(figures: dict[str, Any]) -> str:
         ),
     )  # fmt: skip
     profiled = [size for size in sizes if "slots" in size]  # figures measured before there was a profile lack it
-    uses = table(
-        ("posts", "before any extractor, and after all", *USES.values()),
+    uses = table_of_uses(
+        ("posts", "before any extractor, and after all"),
         (
-            (
-                f"{size['posts']:,}", f"{size['seconds'] - sum(size['slots'].values()):.1f}",
-                *(f"{size['slots'][use]:.1f}" for use in USES),
-            )
+            ((f"{size['posts']:,}", f"{size['seconds'] - sum(size['slots'].values()):.1f}"), size["slots"])
             for size in profiled
         ),
-    )  # fmt: skip
+    )
     profile = f"""
 Where the seconds went, from Spark's event log, summed over the {figures["extractors"]} extractors; between the first
 task with a stand-in and the last one, slot-seconds divided by slots:

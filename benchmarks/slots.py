@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.results import table
 
 MODEL_OPERATOR = "MapInArrow"
 """Part of the name of the operator that runs a model, in a stage's list of RDDs."""
@@ -18,6 +20,16 @@ USES = {
     "after": "after the last model task",
 }
 """What `use_of_slots` tells, with headings; together these make the wall-clock."""
+
+
+def table_of_uses(head: Sequence[str], rows: Iterable[tuple[Sequence[object], Mapping[str, float]]]) -> str:
+    """Return a Markdown table of what `use_of_slots` told.
+
+    Args:
+        head: Headings of the first columns.
+        rows: Cells of the first columns, and what was told.
+    """
+    return table([*head, *USES.values()], ((*first, *(f"{told[use]:.1f}" for use in USES)) for first, told in rows))
 
 
 def event_log_settings(folder: Path) -> dict[str, str]:

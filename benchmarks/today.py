@@ -11,6 +11,7 @@ from benchmarks.environments import InstallError, python_for, tool_version
 from benchmarks.full_size import full_size_models
 from benchmarks.race import MAX_BATCH, ContenderFailed, Race, differences, say_differences
 from benchmarks.results import table
+from benchmarks.slots import table_of_uses
 
 MINUTES = {"caption": 3.0, "clip_image": 3.0, "clip_text": 0.25, "perplexity": 1.5}
 """Work for our own extraction: enough that its fixed cost weighs little, and that the slowest tool ends in time."""
@@ -95,6 +96,16 @@ def section(figures: dict[str, Any], part: str) -> str:
         table(
             ["", "rows", "seconds", "rows/s", "start-up, s", "our speed-up", "outputs against ours"],
             [_row(one, figures) for one in (first, *ran, again)],
+        )
+    )
+    parts.append(
+        "Our two runs by what Spark's slots did, from its event log; between the first task with a model and the last "
+        "one, slot-seconds divided by slots:\n"
+    )
+    parts.append(
+        table_of_uses(
+            ["", "seconds"],
+            [((_title(one["contender"], figures), f"{one['seconds']:.1f}"), one["slots"]) for one in (first, again)],
         )
     )
     failed = [other for other in figures["others"] if "failed" in other]
