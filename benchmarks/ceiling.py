@@ -9,7 +9,7 @@ from benchmarks.bench import Bench
 from benchmarks.full_size import full_size_models
 from benchmarks.race import KINDS, MAX_BATCH, Race, differences, say_differences
 from benchmarks.results import table
-from benchmarks.slots import table_of_uses
+from benchmarks.slots import show_uses
 
 GOAL = 1.05
 """Most wall-clock of Spark extraction, as a multiple of the loop's, on at least five minutes of work."""
@@ -54,16 +54,14 @@ def race_the_loop(
 
 def section(figures: dict[str, Any], part: str) -> str:
     """Return the section of an extractor; the first one says how all are measured."""
-    if part != next(iter(KINDS)):
-        return f"### `{part}`\n\n" + tables(figures)
-    return (
+    intro = (
         "## Ceiling\n\n"
         "The best single-process loop over the same library calls (decoding ahead, length-sorted batches, all cores) "
         "against the stage `extract` from planning to published Delta tables, on the same contents with the same batch "
         f"limits, models of full size. The goal is a ratio of wall-clock of at most {GOAL} on five minutes of work; "
         "start-up (session, model, warm-up) is apart. Outputs are compared row by row.\n\n"
-        f"### `{part}`\n\n" + tables(figures)
     )
+    return (intro if part == next(iter(KINDS)) else "") + f"### `{part}`\n\n" + tables(figures)
 
 
 def tables(figures: dict[str, Any]) -> str:
@@ -90,15 +88,14 @@ def tables(figures: dict[str, Any]) -> str:
             for row in figures["rows"]
         ],
     )
-    slots = table_of_uses(
+    slots = show_uses(
+        "The same wall-clock by what the slots did",
         ["extractor", "extract, s"],
         [((f"`{row['extractor']}`", f"{row['smp']['seconds']:.1f}"), row["smp"]["slots"]) for row in figures["rows"]],
     )
     return (
         f"{times}\nSeconds of the stage by phase, those of workers summed over slots (`idle`: the model waited; "
-        f"`write`: Spark took the rows; `publish` overlaps with computing):\n\n{phases}\n"
-        "The same wall-clock by what Spark's slots did, from its event log; between the first task with a model and "
-        f"the last one, slot-seconds divided by slots:\n\n{slots}"
+        f"`write`: Spark took the rows; `publish` overlaps with computing):\n\n{phases}\n{slots}"
     )
 
 

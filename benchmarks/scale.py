@@ -15,7 +15,7 @@ from benchmarks.bench import Bench
 from benchmarks.lake import Lake
 from benchmarks.memory import PeakMemory
 from benchmarks.results import FOLDER, table
-from benchmarks.slots import USES, event_log_settings, table_of_uses, use_of_slots
+from benchmarks.slots import USES, event_log_settings, show_uses, use_of_slots
 from benchmarks.stand_in import make_posts, stand_ins
 from smp_features.runs import Summary
 from smp_features.session import slots_of
@@ -178,20 +178,6 @@ def section(figures: dict[str, Any]) -> str:
             for size, slope in zip(sizes, slopes, strict=True)
         ),
     )  # fmt: skip
-    profiled = [size for size in sizes if "slots" in size]  # figures measured before there was a profile lack it
-    uses = table_of_uses(
-        ("posts", "before any extractor, and after all"),
-        (
-            ((f"{size['posts']:,}", f"{size['seconds'] - sum(size['slots'].values()):.1f}"), size["slots"])
-            for size in profiled
-        ),
-    )
-    profile = f"""
-Where the seconds went, from Spark's event log, summed over the {figures["extractors"]} extractors; between the first
-task with a stand-in and the last one, slot-seconds divided by slots:
-
-{uses}"""
-    profile = profile if profiled else ""
     spreads = ", ".join(f"{label} {spread[name]:.0%}" for name, label in MEMORY.items())
     return f"""## Scale
 
@@ -205,4 +191,18 @@ small lakehouse to warm up. First chunks are of {EXTRACTION["first_chunk_rows"]:
 From {sizes[0]["posts"]:,} to {sizes[-1]["posts"]:,} posts the largest value exceeds the smallest by: seconds per
 thousand posts {spread["seconds_per_thousand"]:.0%}, {spreads}. A run's fixed costs are in the seconds, so the smallest
 size carries most of them; "1,000 posts more" is the difference to the row above.
-{profile}"""
+{_where_seconds_went(figures)}"""
+
+
+def _where_seconds_went(figures: dict[str, Any]) -> str:
+    profiled = [size for size in figures["sizes"] if "slots" in size]
+    if not profiled:
+        return ""  # measured before there was a profile
+    return "\n" + show_uses(
+        f"Where the seconds went, summed over the {figures['extractors']} extractors",
+        ("posts", "before any extractor, and after all"),
+        (
+            ((f"{size['posts']:,}", f"{size['seconds'] - sum(size['slots'].values()):.1f}"), size["slots"])
+            for size in profiled
+        ),
+    )

@@ -22,14 +22,19 @@ USES = {
 """What `use_of_slots` tells, with headings; together these make the wall-clock."""
 
 
-def table_of_uses(head: Sequence[str], rows: Iterable[tuple[Sequence[object], Mapping[str, float]]]) -> str:
-    """Return a Markdown table of what `use_of_slots` told.
+def show_uses(what: str, head: Sequence[str], rows: Iterable[tuple[Sequence[object], Mapping[str, float]]]) -> str:
+    """Return a Markdown table of what `use_of_slots` told, with the sentence that explains it.
 
     Args:
+        what: Begins the sentence.
         head: Headings of the first columns.
         rows: Cells of the first columns, and what was told.
     """
-    return table([*head, *USES.values()], ((*first, *(f"{told[use]:.1f}" for use in USES)) for first, told in rows))
+    uses = table([*head, *USES.values()], ((*first, *(f"{told[use]:.1f}" for use in USES)) for first, told in rows))
+    return (
+        f"{what}, from Spark's event log; between the first task with a model and the last one, slot-seconds divided "
+        f"by slots:\n\n{uses}"
+    )
 
 
 def event_log_settings(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from benchmarks.environments import InstallError, python_for, tool_version
 from benchmarks.full_size import full_size_models
 from benchmarks.race import MAX_BATCH, ContenderFailed, Race, differences, say_differences
 from benchmarks.results import table
-from benchmarks.slots import table_of_uses
+from benchmarks.slots import show_uses
 
 MINUTES = {"caption": 3.0, "clip_image": 3.0, "clip_text": 0.25, "perplexity": 1.5}
 """Work for our own extraction: enough that its fixed cost weighs little, and that the slowest tool ends in time."""
@@ -99,11 +99,8 @@ def section(figures: dict[str, Any], part: str) -> str:
         )
     )
     parts.append(
-        "Our two runs by what Spark's slots did, from its event log; between the first task with a model and the last "
-        "one, slot-seconds divided by slots:\n"
-    )
-    parts.append(
-        table_of_uses(
+        show_uses(
+            "Our two runs by what the slots did",
             ["", "seconds"],
             [((_title(one["contender"], figures), f"{one['seconds']:.1f}"), one["slots"]) for one in (first, again)],
         )

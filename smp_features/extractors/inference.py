@@ -24,20 +24,17 @@ def for_inference(model: Any, device: Any) -> Any:
     Returns:
         The model.
     """
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
     model = model.to(device).eval()
-    if device.type == "cpu" and _has_onednn():
+    if device.type == "cpu" and has_onednn():
         faster = _layers()
         for module in model.modules():
-            # Subclasses may do something of their own.
-            if type(module) in (nn.Linear, Conv1D):
-                module.__class__ = faster[type(module)]
+            # By its very type: subclasses may do something of their own.
+            module.__class__ = faster.get(type(module), type(module))
     return model
 
 
-def _has_onednn() -> bool:
+def has_onednn() -> bool:
+    """Return whether this is an x86 processor and a torch with oneDNN's linear layer."""
     import torch
 
     return (
