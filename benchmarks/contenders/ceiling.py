@@ -1,7 +1,8 @@
 """The best single-process loop over the same library calls: what extraction cannot beat without better libraries.
 
 A pool decodes or tokenises ahead, texts are sorted by length over the whole file before batching, CLIP's context is cut
-to the batch's longest text, and torch uses all cores. No Spark, no table, no status, no resume.
+to the batch's longest text, torch uses all cores, and large layers go to oneDNN as in the stage. No Spark, no table, no
+status, no resume.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.contenders.protocol import Compute, Job, contend
+from smp_features.extractors.inference import for_inference
+
+CPU = torch.device("cpu")
 
 AHEAD = 4
 """Batches in preparation while one is computed."""
@@ -41,7 +45,7 @@ def _captions(job: Job) -> Compute:
     from transformers import AutoProcessor, BlipForConditionalGeneration
 
     processor = AutoProcessor.from_pretrained(job.model, backend="torchvision")
-    model = BlipForConditionalGeneration.from_pretrained(job.model).eval()
+    model = for_inference(BlipForConditionalGeneration.from_pretrained(job.model), CPU)
 
     def prepare(raw: bytes) -> torch.Tensor:
         return processor.image_processor(images=_picture(raw), return_tensors="pt")["pixel_values"][0]
@@ -59,7 +63,7 @@ def _clip_images(job: Job) -> Compute:
     import open_clip
 
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{job.model}")
-    tower = model.visual.eval()
+    tower = for_inference(model.visual, CPU)
 
     def run(pixels: Sequence[torch.Tensor]) -> list[np.ndarray]:
         vectors = torch.nn.functional.normalize(tower(torch.stack(list(pixels))), dim=-1)
@@ -108,7 +112,7 @@ def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
 def _clip_texts(job: Job) -> Compute:
     import open_clip
 
-    model = open_clip.create_model(f"local-dir:{job.model}").eval()
+    model = for_inference(open_clip.create_model(f"local-dir:{job.model}"), CPU)
     tower = getattr(model, "text", model)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{job.model}")
 
@@ -134,7 +138,7 @@ def _perplexities(job: Job) -> Compute:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    model = AutoModelForCausalLM.from_pretrained(job.model).eval()
+    model = for_inference(AutoModelForCausalLM.from_pretrained(job.model), CPU)
 
     def tokenise(texts: list[str]) -> list[np.ndarray]:
         return [
