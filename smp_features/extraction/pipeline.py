@@ -27,8 +27,15 @@ from smp_features.extraction.watchdog import Found, Watch
 from smp_features.extractors.base import Columns, Extractor, LoadedModel, OutputColumn
 from smp_features.refusals import InputRefused
 
-AHEAD = 3
+AHEAD = {"image": 3, "text": 16}
 """Arrow batches in preparation while one is computed; bounds the prepared inputs in memory."""
+
+IN_HAND = {"image": 1, "text": 8}
+"""Full micro-batches' worth of prepared inputs to choose from before the model is called. Titles differ in length: cut
+from 256 of them, micro-batches are small or mostly padding; from some thousands neither. Pictures are of one size."""
+
+PER_CALL = 16
+"""Most inputs that one call of the pool prepares; a call for each would cost as much as a title does."""
 
 GIVE_UP_AFTER = 32
 """Inputs that fail in the model, with none succeeding, before the model is blamed instead of them."""
@@ -91,7 +98,7 @@ class Pipeline:
         key: Name of the key column, the first of every batch; the second holds the content.
         load: Returns the loaded model and how many models that took (0 or 1); called when there is something to do.
         watch: Knows what is in hand, and ends the process over it.
-        threads: Size of the pool that prepares.
+        threads: Most threads that prepare. Texts get one: tokenizers are locked, and more would only queue for them.
         found: What dead predecessors had in hand.
         solo: Run every input alone; what a predecessor died over is then known to be at fault.
     """
@@ -111,10 +118,12 @@ class Pipeline:
         self._schema = output_schema(key, extractor.outputs)
         self._load = load
         self._watch = watch
-        self._threads = threads
+        self._threads = threads if extractor.reads == "image" else 1
         self._found = found or Found()
         self._max_cost = 0.0 if solo else extractor.max_cost
         self._solo = solo
+        self._ahead = AHEAD[extractor.reads]
+        self._enough = self._max_cost * IN_HAND[extractor.reads]
         self._limit = RowLimit()
         self._outcomes: list[Outcome] = []
         self._model: LoadedModel | None = None
@@ -141,9 +150,10 @@ class Pipeline:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="prepare") as pool:
             for window in self._windows(pool, iter(batches)):
                 pending += self._gather(window)
-                full, pending = fill(pending, self._max_cost)
-                for batch in full:
-                    yield from self._compute(batch)
+                if sum(row.cost for row in pending) >= self._enough:
+                    full, pending = fill(pending, self._max_cost)
+                    for batch in full:
+                        yield from self._compute(batch)
                 yield from self._flush()
         for batch in fill(pending, self._max_cost, last=True)[0]:
             yield from self._compute(batch)
@@ -153,30 +163,31 @@ class Pipeline:
 
     def _windows(
         self, pool: ThreadPoolExecutor, batches: Iterator[pa.RecordBatch]
-    ) -> Iterator[list[Future[Prepared | Outcome]]]:
-        ahead: deque[list[Future[Prepared | Outcome]]] = deque()
+    ) -> Iterator[list[Future[list[Prepared | Outcome]]]]:
+        ahead: deque[list[Future[list[Prepared | Outcome]]]] = deque()
         while True:
             started = time.perf_counter()
-            while len(ahead) < AHEAD and (batch := next(batches, None)) is not None:
+            while len(ahead) < self._ahead and (batch := next(batches, None)) is not None:
                 ahead.append(self._submit(pool, batch))
             self.measured.add("idle", started)
             if not ahead:
                 return
             yield ahead.popleft()
 
-    def _submit(self, pool: ThreadPoolExecutor, batch: pa.RecordBatch) -> list[Future[Prepared | Outcome]]:
-        futures = []
+    def _submit(self, pool: ThreadPoolExecutor, batch: pa.RecordBatch) -> list[Future[list[Prepared | Outcome]]]:
+        inputs: list[tuple[str, pa.Scalar]] = []
         for key, raw in zip(batch.column(0).to_pylist(), batch.column(1), strict=True):
             suspected = self._found.of(key)
             if suspected is None:
-                if self._model is None:
-                    self._load_model()
-                futures.append(pool.submit(self._prepare, key, raw))
+                inputs.append((key, raw))
             elif self._solo:
                 self._outcomes.append(Outcome(key, suspected, "Alone, the worker was lost over it."))
             else:
                 self._outcomes.append(Outcome(key, statuses.SUSPECT, suspected))
-        return futures
+        if inputs and self._model is None:
+            self._load_model()
+        size = min(PER_CALL, -(-len(inputs) // self._threads)) or 1
+        return [pool.submit(self._prepare_all, inputs[at : at + size]) for at in range(0, len(inputs), size)]
 
     def _load_model(self) -> None:
         started = time.perf_counter()
@@ -185,6 +196,9 @@ class Pipeline:
             self._watch.loaded()
             self.measured.loads += loads
         self.measured.add("load", started)
+
+    def _prepare_all(self, inputs: Sequence[tuple[str, pa.Scalar]]) -> list[Prepared | Outcome]:
+        return [self._prepare(key, raw) for key, raw in inputs]
 
     def _prepare(self, key: str, raw: pa.Scalar) -> Prepared | Outcome:
         assert self._model is not None
@@ -203,9 +217,9 @@ class Pipeline:
         finally:
             self.measured.add("decode", started)
 
-    def _gather(self, window: list[Future[Prepared | Outcome]]) -> list[Prepared]:
+    def _gather(self, window: list[Future[list[Prepared | Outcome]]]) -> list[Prepared]:
         started = time.perf_counter()
-        results = [future.result() for future in window]
+        results = [result for future in window for result in future.result()]
         self.measured.add("idle", started)
         self._outcomes += [result for result in results if isinstance(result, Outcome)]
         return [result for result in results if isinstance(result, Prepared)]

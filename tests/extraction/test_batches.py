@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
 
 from smp_features.extraction.batches import (
+    CALL_SHARE,
     GROW_AFTER,
     Prepared,
     RowLimit,
@@ -22,8 +24,8 @@ def _rows(*costs: float) -> list[Prepared]:
 
 def test_a_batch_costs_its_rows_times_the_dearest():
     full, rest = fill(_rows(1, 5, 2, 5, 1, 1), max_cost=10)
-    assert [[row.cost for row in batch] for batch in full] == [[5, 5]]
-    assert [row.cost for row in rest] == [2, 1, 1, 1]
+    assert [[row.cost for row in batch] for batch in full] == [[5, 5], [2]]
+    assert [row.cost for row in rest] == [1, 1, 1]
 
 
 def test_every_row_is_in_exactly_one_batch_and_none_costs_too_much():
@@ -43,9 +45,29 @@ def test_a_batch_ends_where_padding_the_rest_would_cost_more_than_a_call():
     assert [len(batch) for batch in fill(_rows(10, *[1] * 9), 160, last=True)[0]] == [1, 9]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_no_other_division_costs_less(seed):
+    random, most = np.random.default_rng(seed), 24
+    rows = _rows(*random.choice([1, 2, 3, 5, 8, 12], 10))
+    falling = sorted((row.cost for row in rows), reverse=True)
+
+    def cost(batches):
+        return sum(len(batch) * batch[0] + most * CALL_SHARE for batch in batches)
+
+    possible = []
+    for marks in product([False, True], repeat=9):
+        cuts = [0, *(place for place, cut in enumerate(marks, 1) if cut), 10]
+        batches = [falling[start:end] for start, end in pairwise(cuts)]
+        if all(len(batch) * batch[0] <= most for batch in batches):
+            possible.append(cost(batches))
+    found, _ = fill(rows, most, last=True)
+    assert cost([[row.cost for row in batch] for batch in found]) == min(possible)
+
+
 def test_rows_that_others_may_join_wait_until_no_others_come():
     rows = _rows(10, *[1] * 9)
-    assert fill(rows, 160) == ([], rows)
+    assert fill(rows, 160) == ([rows[:1]], rows[1:])
+    assert fill([], 160) == ([], [])
     full, rest = fill(rows, 160, last=True)
     assert [row.key for batch in full for row in batch] == [row.key for row in rows]
     assert rest == []
@@ -90,6 +112,7 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("x"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("shape mismatch"), False),
         (ValueError("out of memory"), False),
     ],
