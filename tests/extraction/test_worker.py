@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +36,30 @@ def test_a_promised_gpu_that_is_not_there_is_an_error():
 def test_slots_share_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     assert [threads_of(slots) for slots in (1, 2, 3, 16)] == [8, 4, 2, 1]
+
+
+def test_freed_memory_stays_with_the_process():
+    script = """
+import resource, sys
+import numpy as np
+from smp_features.extraction.worker import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        kept = [np.ones(2**24, dtype=np.uint8) for _ in range(3)]
+        del kept
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+usual = faults()
+keep_freed_memory()
+faults()
+print(usual, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    usual, kept = map(int, done.stdout.split())
+    assert usual > 10_000
+    assert kept < usual / 10
 
 
 def test_a_process_holds_one_model_and_loads_again_only_for_another_or_another_device(monkeypatch):
