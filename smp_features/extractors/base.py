@@ -156,6 +156,8 @@ def open_device(device: str, threads: int | None) -> torch.device:
                 f"Device '{device}' was asked for, and torch sees {there} GPUs.",
                 "Set extraction.device: cpu, or check the cluster's GPU drivers.",
             )
+        # float32 means float32: cuDNN would round convolutions to TF32, which moved vectors by 3e-4 on an H200.
+        torch.backends.cudnn.allow_tf32 = False
     return wanted
 
 

@@ -161,7 +161,7 @@ class LoadedCaptioner:
         import torch
 
         device = self._model.device
-        pixels = torch.from_numpy(np.stack(items)).to(device, self._dtype)
+        pixels = torch.from_numpy(np.stack(items)).to(device).to(self._dtype)  # narrowed on the device
         prompt = {name: value.repeat(len(items), 1) for name, value in self._prompt.items()}
         with torch.inference_mode():
             tokens = self._model.generate(pixel_values=pixels, **prompt, **self._generation)

@@ -233,7 +233,7 @@ class LoadedClipImage:
         """Embed a micro-batch: `embedding`, float32 of shape (n, dimensions), rows of length one."""
         import torch
 
-        pixels = torch.from_numpy(np.stack(items)).to(self._device, self._dtype)
+        pixels = torch.from_numpy(np.stack(items)).to(self._device).to(self._dtype)  # narrowed on the device
         with torch.inference_mode():
             return {"embedding": _unit_rows(self._tower(pixels))}
 
