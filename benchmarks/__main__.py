@@ -26,10 +26,10 @@ from benchmarks.today import CONTENDERS
 NAMES = (
     *(f"ceiling:{extractor}" for extractor in KINDS), "small_models",
     *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale", "fault_cost:executor",
-    "fault_cost:random", "recovery:effects", "recovery:permuted", "rolling", "training",
+    "fault_cost:random", "gpu", "recovery:effects", "recovery:permuted", "rolling", "training",
 )  # fmt: skip
-"""Modules of this package, each with `measure(bench) -> figures` and `section(figures) -> Markdown`; `CONTENTS` where
-one makes its own.
+"""Modules of this package, each with `measure(bench) -> figures`, None where this machine has nothing to measure, and
+`section(figures) -> Markdown`; `CONTENTS` where one makes its own.
 
 What follows a colon is a part that is measured by itself, since all of them take hours; both functions get it too.
 """
@@ -84,6 +84,9 @@ def _measure(arguments: argparse.Namespace) -> int:
     work.mkdir(parents=True, exist_ok=True)
     source = find_source(arguments.source, work)
     figures = of(arguments.one, "measure")(Bench(work, source, arguments.quick))
+    if figures is None:
+        print("   not on this machine, see the benchmark; its figures stay as they are", flush=True)
+        return 0
     if arguments.quick:
         print(json.dumps(figures, indent=2))
         return 0
