@@ -28,6 +28,7 @@ from benchmarks.machine import cores
 from benchmarks.race import KINDS, MODELS
 from benchmarks.results import table
 from smp_features.config import load_config
+from smp_features.extraction.in_flight import ARROW_ROWS
 from smp_features.extraction.pipeline import Pipeline, release_memory
 from smp_features.extraction.watchdog import Notes, Watch
 from smp_features.extraction.worker import MAX_PREPARING, keep_freed_memory
@@ -50,8 +51,8 @@ COMPARED = 64
 LARGER = 4
 """The second batch limit, as a multiple of the configuration's default."""
 
-WINDOW = 256
-"""Rows of an Arrow batch, as Spark cuts them."""
+WARM_UP = {"image": 256, "text": 2048}
+"""Rows before the clock starts: kernels are chosen, memory is taken."""
 
 DEADLINE_S = 600.0
 
@@ -107,7 +108,7 @@ def _alone(extractor: Extractor, contents: pa.Array, rows: int) -> dict[str, Any
     started = time.perf_counter()
     model = extractor.load(DEVICE, 1)
     load_s = time.perf_counter() - started
-    _run(extractor, model, contents, WINDOW, cores())  # kernels are chosen, memory is taken
+    _run(extractor, model, contents, WARM_UP[extractor.reads], cores())
     torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     out, phases = _run(extractor, model, contents, rows, cores())
@@ -159,7 +160,7 @@ def _worker(
         extractor, contents = _extractor(models, name, "bfloat16", 1), _contents(paths[kind])
         model = extractor.load(DEVICE, 1)
         threads = max(1, cores() // SHARING)
-        _run(extractor, model, contents, WINDOW, threads)
+        _run(extractor, model, contents, WARM_UP[kind], threads)
         together.wait()
         began = time.monotonic()  # one clock for all processes
         out, phases = _run(extractor, model, contents, rows[name], threads)
@@ -175,13 +176,13 @@ def _run(
     with tempfile.TemporaryDirectory() as notes, Watch(Notes(notes, 0, 1), DEADLINE_S) as watch:
         threads = min(threads, MAX_PREPARING)
         pipeline = Pipeline(extractor, "key", lambda: (model, 0), watch, threads=threads)
-        out = pa.Table.from_batches(pipeline.run(_batches(contents, rows)))
+        out = pa.Table.from_batches(pipeline.run(_batches(contents, rows, ARROW_ROWS[f"{extractor.reads}s"])))
     return out.slice(0, len(out) - 1), json.loads(out["error"][-1].as_py())["seconds"]
 
 
-def _batches(contents: pa.Array, rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(contents: pa.Array, rows: int, at_once: int) -> Iterator[pa.RecordBatch]:
     endless = ((_key(number), number % len(contents)) for number in range(rows))
-    while part := list(islice(endless, WINDOW)):
+    while part := list(islice(endless, at_once)):
         keys, places = zip(*part, strict=True)
         yield pa.RecordBatch.from_arrays([pa.array(keys), contents.take(pa.array(places))], ["key", "content"])
 

@@ -20,6 +20,7 @@ def section(figures: dict[str, Any]) -> str:
     """Return the section on small models."""
     return (
         "## Small models\n\n"
-        "The same with the bundled demo models, on about a minute of work. They compute hundreds of rows a second, so "
-        "what Spark, statuses and Delta cost a row shows; there is no goal for it.\n\n" + tables(figures)
+        "The same with the bundled demo models, on about a minute of work. They compute hundreds of pictures and "
+        "thousands of titles a second, so what Spark, statuses and Delta cost a row shows; there is no goal for it.\n\n"
+        + tables(figures)
     )

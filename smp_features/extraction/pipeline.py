@@ -27,12 +27,8 @@ from smp_features.extraction.watchdog import Found, Watch
 from smp_features.extractors.base import Columns, Extractor, LoadedModel, OutputColumn
 from smp_features.refusals import InputRefused
 
-AHEAD = {"image": 3, "text": 16}
+AHEAD = 3
 """Arrow batches in preparation while one is computed; bounds the prepared inputs in memory."""
-
-IN_HAND = {"image": 1, "text": 8}
-"""Full micro-batches' worth of prepared inputs to choose from before the model is called. Titles differ in length: cut
-from 256 of them, micro-batches are small or mostly padding; from some thousands neither. Pictures are of one size."""
 
 PER_CALL = 16
 """Most inputs that one call of the pool prepares; a call for each would cost as much as a title does."""
@@ -122,8 +118,6 @@ class Pipeline:
         self._found = found or Found()
         self._max_cost = 0.0 if solo else extractor.max_cost
         self._solo = solo
-        self._ahead = AHEAD[extractor.reads]
-        self._enough = self._max_cost * IN_HAND[extractor.reads]
         self._limit = RowLimit()
         self._outcomes: list[Outcome] = []
         self._model: LoadedModel | None = None
@@ -150,10 +144,9 @@ class Pipeline:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="prepare") as pool:
             for window in self._windows(pool, iter(batches)):
                 pending += self._gather(window)
-                if sum(row.cost for row in pending) >= self._enough:
-                    full, pending = fill(pending, self._max_cost)
-                    for batch in full:
-                        yield from self._compute(batch)
+                full, pending = fill(pending, self._max_cost)
+                for batch in full:
+                    yield from self._compute(batch)
                 yield from self._flush()
         for batch in fill(pending, self._max_cost, last=True)[0]:
             yield from self._compute(batch)
@@ -167,7 +160,7 @@ class Pipeline:
         ahead: deque[list[Future[list[Prepared | Outcome]]]] = deque()
         while True:
             started = time.perf_counter()
-            while len(ahead) < self._ahead and (batch := next(batches, None)) is not None:
+            while len(ahead) < AHEAD and (batch := next(batches, None)) is not None:
                 ahead.append(self._submit(pool, batch))
             self.measured.add("idle", started)
             if not ahead:

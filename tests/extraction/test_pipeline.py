@@ -153,21 +153,6 @@ def test_a_model_that_returns_other_rows_than_it_was_given_is_refused(tmp_path):
         bench.run("text 1")
 
 
-def test_texts_of_several_windows_are_divided_together(tmp_path):
-    bench = Bench(tmp_path)
-    prepare, run, called = bench.model.prepare, bench.model.run, []
-    bench.model.prepare = lambda raw: (prepare(raw)[0], 4.0 if raw.startswith("long") else 1.0)
-
-    def listed(items: Any) -> Any:
-        called.append({item.split()[0] for item in items})
-        return run(items)
-
-    bench.model.run = listed
-    out = bench.run(*(f"{'short' if n % 4 else 'long'} {n}" for n in range(32)), window=4)
-    assert len(out) == 32
-    assert called == [{"long"}] * 4 + [{"short"}] * 3  # two long ones, or eight short ones, fill a micro-batch
-
-
 def test_images_are_read_as_bytes(tmp_path):
     bench = Bench(tmp_path, FakeClipImage(log=str(tmp_path / "log")))
     with Watch(Notes(str(tmp_path / "n"), 0, 1), 60) as watch:
