@@ -77,7 +77,7 @@ def _cuts(costs: np.ndarray, max_cost: float) -> list[int]:
     for start, cost in enumerate(costs):
         ends = np.arange(start + 1, min(len(costs), start + _room(cost, max_cost)) + 1)
         reached = least[start] + (ends - start) * cost + max_cost * CALL_SHARE
-        shorter = ends[reached < least[ends]]
+        shorter = ends[reached <= least[ends]]  # of equals the latest, so that dearer batches are the full ones
         least[shorter] = reached[shorter - start - 1]
         before[shorter] = start
     cuts = [len(costs)]
