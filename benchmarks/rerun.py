@@ -121,6 +121,17 @@ def section(figures: dict[str, Any]) -> str:
             for size in sizes
         ),
     )
+    phases = table(
+        ("posts", "run", "measured, s", "plan", "publish", "reconcile", "the rest", "in workers"),
+        (
+            (f"{size['posts']:,}", named, f"{size[run]['seconds']:.1f}", *_spent(size[run]))
+            for size in sizes
+            for run, named in (
+                ("one_new_post", "one new post"),
+                ("increment", f"{size['increment']['new_posts']:,} new"),
+            )
+        ),
+    )
     return f"""## Rerun and increment
 
 All {figures["extractors"]} extractors, with stand-ins that take {1000 * figures["seconds_per_row"]:g} ms per input
@@ -131,4 +142,17 @@ instead of models, in a warm session. A run with nothing to do reads keys, and l
 One post in a hundred is new. An increment of any size pays once for jobs and commits, which is what a single new post
 costs; the rest is in proportion:
 
-{increment}"""
+{increment}
+Where its seconds went, summed over extractors. `plan` works out and stages the keys, `publish` are MERGEs into Delta
+tables, `reconcile` counts what is there afterwards. `the rest` is not taken apart: the look at all tables before any
+extractor begins, which is all of a run with nothing to do, and the chunks' jobs, of which the workers' own seconds,
+summed over slots, stand in the last column:
+
+{phases}"""
+
+
+def _spent(run: dict[str, Any]) -> tuple[str, ...]:
+    phases = run["phases"]
+    driver = [phases[name] for name in ("plan", "publish", "reconcile")]
+    workers = sum(phases[name] for name in ("load", "decode", "idle", "compute", "write"))
+    return tuple(f"{seconds:.1f}" for seconds in (*driver, run["seconds"] - sum(driver), workers))
