@@ -24,35 +24,34 @@ import pyarrow.parquet as pq
 from benchmarks.bench import Bench
 from benchmarks.contents import write_contents
 from benchmarks.full_size import full_size_models
-from benchmarks.machine import cores
 from benchmarks.race import KINDS, MODELS
 from benchmarks.results import table
 from smp_features.config import load_config
 from smp_features.extraction.in_flight import ARROW_ROWS
 from smp_features.extraction.pipeline import Pipeline, release_memory
 from smp_features.extraction.watchdog import Notes, Watch
-from smp_features.extraction.worker import MAX_PREPARING, keep_freed_memory
+from smp_features.extraction.worker import MAX_PREPARING, keep_freed_memory, threads_of
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor, LoadedModel
 
 DEVICE = "cuda:0"
 DTYPES = ("float32", "bfloat16")
+
 SHARING = 4
 """Workers on one GPU in the second part."""
+
 ROWS = {"caption": 768, "clip_image": 4096, "clip_text": 16384, "perplexity": 8192}
 """Rows of one measurement: seconds of work on a data-centre GPU."""
 
 DISTINCT = {"image": 256, "text": 2048}
-"""Contents behind them; a pipeline computes whatever it is given, so they are given several times."""
+"""Contents behind them; a pipeline computes whatever it is given, so they are given several times, and once before the
+clock starts: kernels are chosen then, and memory is taken."""
 
 COMPARED = 64
 """Rows that a CPU computes too, in float32."""
 
 LARGER = 4
 """The second batch limit, as a multiple of the configuration's default."""
-
-WARM_UP = {"image": 256, "text": 2048}
-"""Rows before the clock starts: kernels are chosen, memory is taken."""
 
 DEADLINE_S = 600.0
 
@@ -97,7 +96,7 @@ def _extractor(models: dict[str, dict[str, Any]], name: str, dtype: str, larger:
 
 
 def _on_cpu(extractor: Extractor, contents: pa.Array) -> list[Any]:
-    model = extractor.load("cpu")
+    model = extractor.load("cpu", threads_of(1))  # loading beside the GPU has left torch one thread
     found = model.run([model.prepare(content)[0] for content in contents.to_pylist()])
     return list(found[extractor.outputs[0].name])
 
@@ -108,10 +107,10 @@ def _alone(extractor: Extractor, contents: pa.Array, rows: int) -> dict[str, Any
     started = time.perf_counter()
     model = extractor.load(DEVICE, 1)
     load_s = time.perf_counter() - started
-    _run(extractor, model, contents, WARM_UP[extractor.reads], cores())
+    _run(extractor, model, contents, DISTINCT[extractor.reads], workers=1)
     torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    out, phases = _run(extractor, model, contents, rows, cores())
+    out, phases = _run(extractor, model, contents, rows, workers=1)
     seconds = time.perf_counter() - started
     first = dict(zip(out["key"].to_pylist(), out[extractor.outputs[0].name].to_pylist(), strict=True))
     peak = torch.cuda.max_memory_allocated() / 2**30
@@ -159,11 +158,10 @@ def _worker(
     for name, kind in KINDS.items():
         extractor, contents = _extractor(models, name, "bfloat16", 1), _contents(paths[kind])
         model = extractor.load(DEVICE, 1)
-        threads = max(1, cores() // SHARING)
-        _run(extractor, model, contents, WARM_UP[kind], threads)
+        _run(extractor, model, contents, DISTINCT[kind], SHARING)
         together.wait()
         began = time.monotonic()  # one clock for all processes
-        out, phases = _run(extractor, model, contents, rows[name], threads)
+        out, phases = _run(extractor, model, contents, rows[name], SHARING)
         ok = out["status"].to_pylist().count("ok")
         results.put({"extractor": name, "began": began, "ended": time.monotonic(), "ok": ok, "phases": phases})
         del model
@@ -171,10 +169,10 @@ def _worker(
 
 
 def _run(
-    extractor: Extractor, model: LoadedModel, contents: pa.Array, rows: int, threads: int
+    extractor: Extractor, model: LoadedModel, contents: pa.Array, rows: int, workers: int
 ) -> tuple[pa.Table, dict[str, float]]:
     with tempfile.TemporaryDirectory() as notes, Watch(Notes(notes, 0, 1), DEADLINE_S) as watch:
-        threads = min(threads, MAX_PREPARING)
+        threads = min(threads_of(workers), MAX_PREPARING)
         pipeline = Pipeline(extractor, "key", lambda: (model, 0), watch, threads=threads)
         out = pa.Table.from_batches(pipeline.run(_batches(contents, rows, ARROW_ROWS[f"{extractor.reads}s"])))
     return out.slice(0, len(out) - 1), json.loads(out["error"][-1].as_py())["seconds"]

@@ -79,7 +79,8 @@ def _layers() -> dict[type, type]:
             asked = not rest and named.keys() <= {"need_weights", "attn_mask"} and not named.get("need_weights", True)
             known = mask is None or (mask.dim() == 2 and mask.is_floating_point())
             usual = self.in_proj_weight is not None and self.bias_k is None and not self.add_zero_attn
-            if not (whole and asked and known and usual and suits(query, self.in_proj_weight)) or self.training:
+            usual = usual and not self.training  # nothing is dropped out
+            if not (whole and asked and known and usual and suits(query, self.in_proj_weight)):
                 return super().forward(query, key, value, *rest, **named)
             batch, length, width = query.shape
             heads = product(query, self.in_proj_weight, self.in_proj_bias)

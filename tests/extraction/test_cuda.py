@@ -20,6 +20,7 @@ from smp_features.config import load_config
 from smp_features.errors import DeviceError
 from smp_features.extraction.pipeline import Pipeline, WorkerUnusable
 from smp_features.extraction.watchdog import Notes, Watch, left_behind
+from smp_features.extraction.worker import EXIT_UNUSABLE
 from smp_features.extractors import build_extractors
 
 pytestmark = pytest.mark.gpu
@@ -137,7 +138,7 @@ def test_a_device_failure_ends_the_worker_and_leaves_its_inputs_noted(tmp_path):
     done = subprocess.run(
         [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 76, done.stderr[-2000:]
+    assert done.returncode == EXIT_UNUSABLE, done.stderr[-2000:]
     noted = left_behind(str(tmp_path), 0)
     assert {noted.of(f"{number:064d}") for number in range(len(TITLES))} == {"worker_lost"}
 
@@ -156,7 +157,7 @@ def _fail(folder: str) -> None:
     try:
         list(Pipeline(extractor, "key", lambda: (model, 1), watch).run([batch_of(TITLES)]))
     except WorkerUnusable:
-        sys.exit(76)  # as `worker.Task` ends its process, the notes staying
+        sys.exit(EXIT_UNUSABLE)  # as `worker.Task` ends its process, the notes staying
 
 
 if __name__ == "__main__":
