@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import BlipVisionConfig
+from transformers.models.blip.modeling_blip import BlipAttention
 from transformers.pytorch_utils import Conv1D
 
 from smp_features.extractors.inference import MIN_PRODUCTS, for_inference, has_onednn
@@ -109,6 +113,27 @@ def test_attention_asked_for_otherwise_is_torchs_own(called):
             for found, expected in zip(layer(*given, **asked), own(*given, **asked), strict=True):
                 torch.testing.assert_close(found, expected)
     assert not called
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_blips_attention_is_computed_as_defined_and_at_once(called, monkeypatch, dtype, close):
+    torch.manual_seed(5)
+    config = BlipVisionConfig(hidden_size=IN, num_attention_heads=4)
+    layer = for_inference(BlipAttention(config).to(dtype), CPU)
+    fused = []
+    computed = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        nn.functional, "scaled_dot_product_attention", lambda *q, **named: fused.append(q) or computed(*q, **named)
+    )
+    x = torch.randn(40, 9, IN).to(dtype)
+    with torch.inference_mode():
+        found, _ = layer(hidden_states=x)
+    parts = SimpleNamespace(
+        in_proj_weight=layer.qkv.weight, in_proj_bias=layer.qkv.bias, out_proj=layer.projection, num_heads=4
+    )
+    np.testing.assert_allclose(found.float().numpy(), attention_by_numpy(parts, x, None), atol=close)
+    assert len(fused) == 1
+    assert len(called) == (2 if has_onednn() and dtype == torch.float32 else 0)
 
 
 def test_gradients_and_half_precision_and_other_layers_are_left_alone(called):
