@@ -59,17 +59,19 @@ def _fused_attention() -> dict[type, type]:
 
 @cache
 def _fused_blip_attention(kind: Any) -> type:
-    from torch.nn import functional
-
     class FusedBlipAttention(kind):  # type: ignore[misc]
         def forward(self, hidden_states: Any, **unused: Any) -> Any:
-            batch, length, width = hidden_states.shape
-            heads = self.qkv(hidden_states).view(batch, length, 3, self.num_heads, self.head_dim)
-            query, key, value = heads.permute(2, 0, 3, 1, 4)
-            attended = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
-            return self.projection(attended.transpose(1, 2).reshape(batch, length, width)), None
+            return self.projection(_attend(self.qkv(hidden_states), self.num_heads)), None
 
     return FusedBlipAttention
+
+
+def _attend(packed: Any, heads: int, mask: Any = None) -> Any:
+    """Return self-attention, (batch, length, width), over queries, keys and values, (batch, length, 3 x width)."""
+    from torch.nn import functional
+
+    query, key, value = packed.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 @cache
@@ -77,7 +79,6 @@ def _onednn_layers() -> dict[type, type]:
     """Return, for each kind of layer, one that computes the same by oneDNN; torch is imported only here."""
     import torch
     from torch import nn
-    from torch.nn import functional
     from transformers.pytorch_utils import Conv1D
 
     def suits(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -110,11 +111,7 @@ def _onednn_layers() -> dict[type, type]:
             usual = usual and not self.training  # nothing is dropped out
             if not (whole and asked and known and usual and suits(query, self.in_proj_weight)):
                 return super().forward(query, key, value, *rest, **named)
-            batch, length, width = query.shape
-            heads = product(query, self.in_proj_weight, self.in_proj_bias)
-            q, k, v = heads.view(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            joined = attended.transpose(1, 2).reshape(batch, length, width)
-            return product(joined, self.out_proj.weight, self.out_proj.bias), None
+            attended = _attend(product(query, self.in_proj_weight, self.in_proj_bias), self.num_heads, mask)
+            return product(attended, self.out_proj.weight, self.out_proj.bias), None
 
     return {nn.Linear: OneDnnLinear, Conv1D: OneDnnConv1D, nn.MultiheadAttention: OneDnnAttention}
