@@ -24,7 +24,7 @@ from smp_features.session import find_java
 DRIVER = Path(__file__).parents[1] / "doubles" / "extraction_driver.py"
 DEMO = Path(__file__).parents[2] / "conf" / "demo.yaml"
 DISCOVERY = DEMO.parent / "discover_gpus.sh"
-PATIENCE_S = 180.0
+PATIENCE_S = 180.0  # for one event, or one round of a driver
 
 
 class Driver:
@@ -72,10 +72,18 @@ class Driver:
         self.process.wait()
 
     def finish(self) -> list[dict[str, Any]]:
-        """Wait for a good end, and return what it said of each round."""
-        status = self.process.wait(PATIENCE_S)
-        assert status == 0, self.output()
-        return [json.loads(line) for line in self.output().splitlines() if line.startswith("{")]
+        """Wait for a good end, with patience for each round, and return what it said of each."""
+        ended, deadline = 0, time.monotonic() + PATIENCE_S
+        while self.process.poll() is None:
+            if len(self._said_of_rounds()) > ended:
+                ended, deadline = ended + 1, time.monotonic() + PATIENCE_S
+            assert time.monotonic() < deadline, f"round {ended + 1} did not end:\n{self.output()}"
+            time.sleep(0.05)
+        assert self.process.returncode == 0, self.output()
+        return [json.loads(line) for line in self._said_of_rounds()]
+
+    def _said_of_rounds(self) -> list[str]:
+        return [line for line in self.output().splitlines() if line.startswith("{")]
 
     def output(self) -> str:
         """All that it printed."""
