@@ -125,7 +125,7 @@ class ExtractionConfig(_Frozen):
 
     Attributes:
         device: `cpu`, or `gpu` for one task per GPU as scheduled by Spark.
-        slots: Tasks at a time; null takes Spark's default parallelism.
+        slots: Tasks at a time; null takes all that the executors have cores and GPUs for.
         chunk_minutes: Work between two publishes, so the most that a kill can lose.
         first_chunk_rows: Rows per slot of the first chunks, from which the speed is measured; null takes 32 pictures
             or 256 texts.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -164,8 +165,33 @@ def java_version(java: Path) -> int | None:
 
 
 def slots_of(session: SparkSession, wanted: int | None) -> int:
-    """Return how many tasks run at a time: the configured number, or Spark's default parallelism."""
-    return wanted if wanted is not None else max(1, session.sparkContext.defaultParallelism)
+    """Return how many tasks run at a time: the configured number, or all that the executors have cores and GPUs for."""
+    if wanted is not None:
+        return wanted
+    context = session.sparkContext
+    settings = context.getConf()
+    cpus = int(settings.get("spark.task.cpus", "1") or 1)
+    cores = [cores for _, cores in _executors(session)] or [context.defaultParallelism]
+    tasks = [each // cpus for each in cores]
+    gpus_of_task = float(settings.get("spark.task.resource.gpu.amount", "0") or 0)
+    if gpus_of_task:
+        gpus = float(settings.get("spark.executor.resource.gpu.amount", "1") or 1)
+        tasks = [min(each, int(gpus / gpus_of_task)) for each in tasks]
+    return max(1, sum(tasks))
+
+
+def slots_of_machine(session: SparkSession, slots: int) -> int:
+    """Return how many of all tasks at a time share the cores of one machine, whichever executors they run in."""
+    machines = {host for host, _ in _executors(session)}
+    return -(-slots // max(1, len(machines)))
+
+
+def _executors(session: SparkSession) -> list[tuple[str, int]]:
+    """Return host and cores of each executor; of a local master, the driver's own; nothing before any has come."""
+    jvm_context: Any = session.sparkContext._jsc.sc()
+    listed = jvm_context.statusStore().executorList(True)
+    found = [listed.apply(place) for place in range(listed.size())]
+    return [(str(e.hostPort()).rpartition(":")[0], int(e.totalCores())) for e in found if int(e.totalCores())]
 
 
 def _first_line(error: BaseException) -> str:

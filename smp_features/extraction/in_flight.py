@@ -24,7 +24,7 @@ from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
 from smp_features.progress import reporter
 from smp_features.runs import Phases
-from smp_features.session import slots_of
+from smp_features.session import slots_of, slots_of_machine
 from smp_features.tables import Lakehouse
 
 ARROW_ROWS = {"images": 32, "texts": 2048}
@@ -109,7 +109,7 @@ def compute_missing(
         fingerprint=scope.fingerprint,
         key=scope.target.key,
         device=extraction.device,
-        slots=_slots_of_machine(session, slots),
+        slots=slots_of_machine(session, slots),
         deadline_s=extraction.deadline_s,
         notes="",
         keep_notes=sees_notes(lakehouse),
@@ -192,22 +192,6 @@ def check_device(session: SparkSession, config: Config) -> None:
             "Set spark.task.resource.gpu.amount and spark.executor.resource.gpu.amount (local[*] cannot schedule GPUs, "
             "local-cluster can), or extraction.device: cpu.",
         )
-
-
-def _slots_of_machine(session: SparkSession, slots: int) -> int:
-    """Return how many tasks share one machine's cores: all of them on a local master, else those of one executor."""
-    context = session.sparkContext
-    if str(context.master).startswith("local[") or context.master == "local":
-        return slots
-    settings = context.getConf()
-
-    def number(key: str, default: str) -> float:
-        return float(settings.get(key, default) or default)
-
-    gpus_of_task = number("spark.task.resource.gpu.amount", "0")
-    if gpus_of_task:
-        return max(1, int(number("spark.executor.resource.gpu.amount", "1") / gpus_of_task))
-    return max(1, int(number("spark.executor.cores", "1") / number("spark.task.cpus", "1")))
 
 
 _arrow_users: list[int] = []

@@ -96,7 +96,7 @@ class Pipeline:
         watch: Knows what is in hand, and ends the process over it.
         threads: Most threads that prepare. Texts get one: tokenizers are locked, and more would only queue for them.
         found: What dead predecessors had in hand.
-        solo: Run every input alone; what a predecessor died over is then known to be at fault.
+        solo: Prepare and run every input alone; what a predecessor died over is then known to be at fault.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class Pipeline:
         self._schema = output_schema(key, extractor.outputs)
         self._load = load
         self._watch = watch
-        self._threads = threads if extractor.reads == "image" else 1
+        self._threads = threads if extractor.reads == "image" and not solo else 1
+        self._ahead = 1 if solo else AHEAD
         self._found = found or Found()
         self._max_cost = 0.0 if solo else extractor.max_cost
         self._solo = solo
@@ -160,7 +161,7 @@ class Pipeline:
         ahead: deque[list[Future[list[Prepared | Outcome]]]] = deque()
         while True:
             started = time.perf_counter()
-            while len(ahead) < AHEAD and (batch := next(batches, None)) is not None:
+            while len(ahead) < self._ahead and (batch := next(batches, None)) is not None:
                 ahead.append(self._submit(pool, batch))
             self.measured.add("idle", started)
             if not ahead:
@@ -202,9 +203,11 @@ class Pipeline:
             return Prepared(key, item, cost)
         except InputRefused as refusal:
             return Outcome(key, refusal.status, refusal.message)
-        except MemoryError:
-            return Outcome(key, statuses.OUT_OF_MEMORY, "Preparing it ran out of memory.")
+        except SmpError:
+            raise  # not the input's fault
         except Exception as failure:
+            if is_out_of_memory(failure):
+                return Outcome(key, statuses.OUT_OF_MEMORY, "Preparing it ran out of memory.")
             # A refusal has its type; anything else is told by kind alone, since messages may quote the content.
             return Outcome(key, statuses.PREPARE_ERROR, f"Preparing it raised {type(failure).__name__}.")
         finally:

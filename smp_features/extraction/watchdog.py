@@ -18,6 +18,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from smp_features.errors import StageError
 from smp_features.extraction import statuses
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ KEY_DIGITS = 16
 RECORD_BYTES = KEY_DIGITS + 2
 
 _BEGAN, _ENDED, _OVERDUE, _LOADED = b"+", b"-", b"!", b"L"
+_TRACE = b"T"
+"""What `faulthandler` writes into the notes before it ends a process begins with "Timeout"."""
 
 
 @dataclass
@@ -51,6 +54,10 @@ class Found:
 class Notes:
     """The notes of one attempt at one task.
 
+    Attributes:
+        attempt: Spark's number of the attempt.
+        file: The file they are appended to, a descriptor.
+
     Args:
         folder: Of this job's notes.
         partition: The task.
@@ -63,9 +70,9 @@ class Notes:
         self._keep = keep
         self._path = Path(folder) / f"{partition}-{attempt}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
+        self.file = os.open(self._path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
         # Held while this process lives, however it ends: a twin that Spark started on speculation is no successor.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(self.file, fcntl.LOCK_EX)
 
     def began(self, keys: Iterable[str]) -> None:
         """Note that work on these keys begins."""
@@ -85,13 +92,20 @@ class Notes:
 
     def close(self) -> None:
         """End the notes: nothing is in hand any more."""
-        os.close(self._file)
+        os.close(self.file)
         if not self._keep:
             self._path.unlink(missing_ok=True)
 
     def _write(self, sign: bytes, keys: Iterable[str]) -> None:
         # One write per call: appends of this size are not torn, so threads need no lock.
-        os.write(self._file, b"".join(sign + key[:KEY_DIGITS].encode().ljust(KEY_DIGITS) + b"\n" for key in keys))
+        records = b"".join(sign + key[:KEY_DIGITS].encode().ljust(KEY_DIGITS) + b"\n" for key in keys)
+        try:
+            os.write(self.file, records)
+        except OSError as failure:  # the machine's failure, not one of the inputs in hand
+            raise StageError(
+                f"A worker could not note what it works on ({failure.strerror}).",
+                f"Make room on the disk that holds {self._path.parent}.",
+            ) from failure
 
 
 def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Found:
@@ -138,6 +152,7 @@ def _is_held(file: int) -> bool:
 def _read(notes: bytes, found: Found) -> None:
     in_hand: dict[str, int] = {}
     overdue: list[str] = []
+    fate = statuses.WORKER_LOST
     for sign, key in _records(notes):
         if sign == _BEGAN:
             in_hand[key] = in_hand.get(key, 0) + 1
@@ -145,25 +160,32 @@ def _read(notes: bytes, found: Found) -> None:
             in_hand[key] = in_hand.get(key, 0) - 1
         elif sign == _OVERDUE:
             overdue.append(key)
+        else:
+            fate = statuses.TIMEOUT if sign == _TRACE else fate
     if overdue:
         # Whatever else was in hand is innocent: the worker was ended on purpose.
         found.status.update(dict.fromkeys(overdue, statuses.TIMEOUT))
     else:
         held = [key for key, count in in_hand.items() if count > 0]
-        found.status.update(dict.fromkeys(held, statuses.WORKER_LOST))
+        found.status.update(dict.fromkeys(held, fate))
 
 
 def _records(notes: bytes) -> Iterator[tuple[bytes, str]]:
-    """Return sign and leading key digits of each whole record."""
+    """Return sign and leading key digits of each whole record; a trace, which comes last, as one without a key."""
     for start in range(0, len(notes) - RECORD_BYTES + 1, RECORD_BYTES):
-        yield notes[start : start + 1], notes[start + 1 : start + RECORD_BYTES - 1].decode().strip()
+        sign, key = notes[start : start + 1], notes[start + 1 : start + RECORD_BYTES - 1]
+        if sign == _TRACE:
+            yield sign, ""
+            return
+        yield sign, key.decode().strip()
 
 
 class Watch:
     """Ends this process when a piece of work outlives its deadline, after noting over what.
 
     Python threads stop when some code holds the interpreter's lock for ever, so the interpreter's own C watchdog is
-    wound up at every tick, to twice the deadline: it needs no lock.
+    wound up at every tick, to twice the deadline: it needs no lock. It cannot tell over what it ends the process, so
+    its trace among the notes makes suspects of all that was in hand.
 
     Args:
         notes: Where work in hand is noted.
@@ -174,13 +196,14 @@ class Watch:
         self.attempt = notes.attempt
         self._notes = notes
         self._deadline = deadline_s
+        self._interval = min(1.0, deadline_s / 4)
         self._started: dict[int, tuple[float, Sequence[str]]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="watch", daemon=True)
-        self._sink = open(os.devnull, "w")  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> Watch:
+        self._wind_up()  # work may take hold of the lock before the first tick
         self._thread.start()
         return self
 
@@ -188,7 +211,6 @@ class Watch:
         self._closed.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
-        self._sink.close()
         self._notes.close()
 
     @contextlib.contextmanager
@@ -214,10 +236,13 @@ class Watch:
         self._notes.loaded()
 
     def _tick(self) -> None:
-        tick = min(1.0, self._deadline / 4)
-        while not self._closed.wait(tick):
-            faulthandler.dump_traceback_later(2 * self._deadline + 2 * tick, exit=True, file=self._sink)
+        while not self._closed.wait(self._interval):
+            self._wind_up()
             self._check()
+
+    def _wind_up(self) -> None:
+        limit = 2 * (self._deadline + self._interval)
+        faulthandler.dump_traceback_later(limit, exit=True, file=self._notes.file)
 
     def _check(self) -> None:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 from pyspark import TaskContext
 
-from smp_features.errors import DeviceError, SmpError
+from smp_features.errors import DeviceError, ModelError, SmpError
 from smp_features.extraction.pipeline import Pipeline, WorkerUnusable, release_memory
 from smp_features.extraction.watchdog import Notes, Watch, left_behind
 from smp_features.extractors.base import Extractor, LoadedModel
@@ -81,7 +81,7 @@ class Task:
             pipeline = Pipeline(
                 self.extractor,
                 self.key,
-                lambda: held_model(self.fingerprint, device, lambda: self.extractor.load(device, computing)),
+                lambda: held_model(self.fingerprint, device, lambda: self._load(device, computing)),
                 watch,
                 threads=min(threads, MAX_PREPARING),
                 found=found,
@@ -92,6 +92,14 @@ class Task:
             except WorkerUnusable as unusable:
                 logger.error("ending this worker: %s", unusable)
                 os._exit(EXIT_UNUSABLE)  # the notes stay, so that its successor knows
+
+    def _load(self, device: str, threads: int) -> LoadedModel:
+        if self.extractor.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"The files of the model of {self.extractor.name} are not on this machine what they are on the driver.",
+                "Put the same files on every machine, and do not change them during a run.",
+            )
+        return self.extractor.load(device, threads)
 
 
 def device_of(wanted: Literal["cpu", "gpu"], context: Resources) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from extraction_bench import key_of
 from extraction_fakes import FakeClipImage, FakeClipText, vector
 
-from smp_features.errors import ModelError, SmpError
+from smp_features.errors import ModelError, SmpError, StageError
 from smp_features.extraction.pipeline import Pipeline, WorkerUnusable, output_schema
 from smp_features.extraction.watchdog import Found, Notes, Watch, left_behind
 
@@ -130,6 +132,51 @@ def test_alone_what_a_dead_worker_held_is_at_fault(tmp_path):
     assert bench.sizes == [1, 1]
 
 
+def test_alone_means_that_nothing_else_is_in_hand(tmp_path, monkeypatch):
+    texts = [f"text {n}" for n in range(12)]
+    bench = Bench(tmp_path, FakeClipImage(log=str(tmp_path / "log")), solo=True)
+    in_hand: list[int] = []
+    over = Watch.over
+
+    @contextlib.contextmanager
+    def counted(watch: Watch, keys: Any) -> Iterator[None]:
+        with over(watch, keys):
+            in_hand.append(sum(len(held) for _, held in watch._started.values()))
+            time.sleep(0.005)
+            yield
+
+    monkeypatch.setattr(Watch, "over", counted)
+    assert {status for status, _ in bench.run(*texts, window=3).values()} == {"ok"}
+    assert in_hand == [1] * 2 * len(texts)  # each prepared and each run while nothing else was
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: 9 bytes."),
+    ],
+)
+def test_running_out_of_memory_while_preparing_is_transient(tmp_path, failure):
+    bench = Bench(tmp_path)
+    bench.model.prepare = _raising(failure)
+    assert set(bench.run("text 1").values()) == {("out_of_memory", None)}
+
+
+def test_what_is_not_an_inputs_fault_ends_the_task(tmp_path):
+    bench = Bench(tmp_path)
+    bench.model.prepare = _raising(StageError("No room for notes."))
+    with pytest.raises(StageError, match="No room for notes"):
+        bench.run("text 1")
+
+
+def _raising(failure: Exception) -> Any:
+    def prepare(raw: Any) -> Any:
+        raise failure
+
+    return prepare
+
+
 def test_a_failed_device_ends_the_worker_with_its_inputs_noted(tmp_path):
     bench = Bench(tmp_path)
 
@@ -142,7 +189,7 @@ def test_a_failed_device_ends_the_worker_with_its_inputs_noted(tmp_path):
     pipeline = Pipeline(bench.extractor, "text_key", lambda: (bench.model, 1), watch)
     with pytest.raises(WorkerUnusable):
         list(pipeline.run(_batches(("text 1",), 10)))
-    os.close(notes._file)  # as the end of the process does
+    os.close(notes.file)  # as the end of the process does
     assert left_behind(str(tmp_path / "n"), 0).of(key_of("text 1")) == "worker_lost"
 
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
+from smp_features.errors import StageError
 from smp_features.extraction.watchdog import EXIT_OVERDUE, Notes, Watch, left_behind, loads_beside
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -17,7 +19,7 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 def die(notes):
     """Let go of the notes as the end of a process does."""
-    os.close(notes._file)
+    os.close(notes.file)
 
 
 def test_a_dead_worker_held_what_it_began_and_did_not_end(tmp_path):
@@ -43,6 +45,18 @@ def test_the_notes_of_a_worker_that_ended_well_accuse_nobody(tmp_path):
     with Watch(Notes(str(tmp_path), 0, 1), 60) as watch, watch.over([A]):
         pass
     assert left_behind(str(tmp_path), 0, [str(tmp_path)]).status == {}
+
+
+def test_notes_that_cannot_be_written_are_the_machines_failure():
+    class Full(Notes):
+        """On a disk without room, as Linux has one."""
+
+        def __init__(self):
+            self.file = os.open("/dev/full", os.O_WRONLY)
+            self._path = Path("/dev/full")
+
+    with pytest.raises(StageError, match=r"could not note what it works on .No space left on device"):
+        Full().began([A])
 
 
 def test_a_twin_that_lives_accuses_nobody(tmp_path):
@@ -81,17 +95,18 @@ def test_the_driver_counts_the_loads_of_attempts_that_told_it_nothing(tmp_path):
     [
         ("time.sleep(60)", EXIT_OVERDUE, "timeout"),
         # One C call that never lets go of the interpreter's lock: no Python thread can end this.
-        ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "worker_lost"),
+        ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "timeout"),
     ],
 )
-def test_a_stuck_process_ends_and_says_over_what(tmp_path, stuck, status, suspicion):
+@pytest.mark.parametrize("before_s", [0.0, 0.2])  # at once, and after the watch has looked
+def test_a_stuck_process_ends_and_says_over_what(tmp_path, stuck, status, suspicion, before_s):
     script = f"""
         import re, time
         from smp_features.extraction.watchdog import Notes, Watch
         with Watch(Notes({str(tmp_path)!r}, 0, 1), 0.3) as watch:
             with watch.over(["{A}"]):
                 pass
-            time.sleep(0.2)
+            time.sleep({before_s})
             with watch.over(["{B}"]):
                 {stuck}
     """

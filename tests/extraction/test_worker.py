@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
+from extraction_bench import key_of
+from extraction_fakes import FakeClipText
 
-from smp_features.errors import DeviceError
+from smp_features.errors import DeviceError, ModelError
 from smp_features.extraction import worker
-from smp_features.extraction.worker import device_of, held_model, threads_of
+from smp_features.extraction.worker import Task, device_of, held_model, threads_of
 
 
 class FakeContext:
@@ -77,3 +81,20 @@ def test_a_process_holds_one_model_and_loads_again_only_for_another_or_another_d
     assert held_model("f", "cuda:1", load) == (loaded[1], 1)
     assert held_model("g", "cuda:1", load) == (loaded[2], 1)
     assert len(loaded) == 3
+
+
+def test_a_worker_refuses_a_model_that_is_another_one_on_its_machine(tmp_path, monkeypatch):
+    extractor = FakeClipText(log=str(tmp_path / "log"))
+    task = Task(
+        extractor, "what the driver found", "text_key", "cpu", slots=1, deadline_s=60.0, notes=str(tmp_path / "notes"),
+        keep_notes=False,
+    )  # fmt: skip
+    context = SimpleNamespace(partitionId=lambda: 0, taskAttemptId=lambda: 1, resources=dict)
+    monkeypatch.setattr(worker.TaskContext, "get", lambda: context)
+    monkeypatch.setattr(worker, "_held", None)
+    batch = pa.RecordBatch.from_arrays([pa.array([key_of("a")]), pa.array(["a"])], ["text_key", "text"])
+    with pytest.raises(ModelError, match="clip_text are not on this machine what they are on the driver"):
+        list(task([batch]))
+    assert not (tmp_path / "log").exists()  # not loaded
+    rows = pa.Table.from_batches(list(replace(task, fingerprint=extractor.fingerprint)([batch])))
+    assert rows["status"].to_pylist() == ["ok", "measured"]

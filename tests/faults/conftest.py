@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,30 @@ class Fleet:
         **extraction: Any,
     ) -> Driver:
         """Start a driver for `clip_text`."""
+        conf = self._configure(master, spark, extraction)
+        driver = Driver(conf, self.log, "clip_text", *arguments, prefix=prefix)
+        self._drivers.append(driver)
+        return driver
+
+    def ask(self, question: str, *, master: str, spark: dict[str, str]) -> Any:
+        """Evaluate an expression over `session` in a session of its own, whose executors have all come."""
+        conf = self._configure(master, spark, {})
+        script = f"""
+import json, time
+from smp_features.config import load_config
+from smp_features.session import get_session, slots_of, slots_of_machine
+session = get_session(load_config({str(conf)!r}, []))
+while session.sparkContext._jsc.sc().getExecutorMemoryStatus().size() < 3:  # the driver is one of them
+    time.sleep(0.1)
+print(json.dumps({question}))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def _configure(self, master: str, spark: dict[str, str] | None, extraction: dict[str, Any]) -> Path:
         settings = {
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
@@ -180,7 +205,7 @@ class Fleet:
             "spark.sql.shuffle.partitions": "2",
             **(spark or {}),
         }
-        conf = self._folder / f"fleet-{len(self._drivers)}.yaml"
+        conf = self._folder / f"fleet-{uuid.uuid4().hex}.yaml"
         values = {
             "extends": str(DEMO),
             "root": self.bench.config.root,
@@ -188,9 +213,7 @@ class Fleet:
             "extraction": extraction,
         }
         conf.write_text(yaml.safe_dump(values))
-        driver = Driver(conf, self.log, "clip_text", *arguments, prefix=prefix)
-        self._drivers.append(driver)
-        return driver
+        return conf
 
     def lines(self, word: str) -> list[list[str]]:
         """What the fakes wrote under a word, split: `load device pid`, `run rows device assigned pid`."""

@@ -65,6 +65,21 @@ def test_a_reused_worker_given_another_gpu_computes_on_that_one(fleet):
     assert sum(summary["model_loads"] for summary in summaries) == len(fleet.lines("load"))
 
 
+SLOTS = "[slots_of(session, None), slots_of_machine(session, 4)]"
+"""Tasks at a time, and how many of four would share one machine."""
+
+
+def test_as_many_tasks_are_planned_for_as_there_are_gpus_and_cores(fleet):
+    two_cores_each = "local-cluster[2,2,1024]"  # two executors on this machine
+    assert fleet.ask(SLOTS, master=two_cores_each, spark=fleet.gpus("0")) == [2, 4]
+    assert fleet.ask(SLOTS, master=two_cores_each, spark={"spark.task.cpus": "2"}) == [2, 4]
+    assert fleet.ask(SLOTS, master=two_cores_each, spark={}) == [4, 4]
+
+
+def test_tasks_share_the_cores_of_their_own_machine_only(fleet, standalone):
+    assert fleet.ask(SLOTS, master=standalone.master, spark={}) == [2, 2]
+
+
 def test_a_gpu_that_spark_does_not_schedule_is_an_error_before_anything_is_written(fleet):
     fleet.bench.post_titles("a title")
     versions = fleet.bench.versions()

@@ -20,12 +20,13 @@ def _titles(count: int) -> list[tuple[None, str]]:
     return [(None, f"title {n}") for n in range(count)]
 
 
-def test_a_hung_input_becomes_a_timeout_and_whoever_shared_its_batch_is_computed(bench, tmp_path):
+@pytest.mark.parametrize("stuck", ["hang", "spin"])  # waiting for ever, and computing on the interpreter's lock
+def test_a_hung_input_becomes_a_timeout_and_whoever_shared_its_batch_is_computed(bench, tmp_path, stuck):
     bench.configure(deadline_s=4.0)  # long enough for an innocent neighbour on a busy machine
-    bench.post((None, "hang"), (None, f"hang_once {tmp_path / 'hung'}"), *_titles(30))
+    bench.post((None, stuck), (None, f"hang_once {tmp_path / 'hung'}"), *_titles(30))
     summary = bench.extract("clip_text")["clip_text"]
     assert (summary.ok, summary.left) == (31, 1)
-    assert bench.rows("attempts", "key", "status") == [(key_of("hang"), "timeout")]
+    assert bench.rows("attempts", "key", "status") == [(key_of(stuck), "timeout")]
     loads = bench.log("load")
     assert len({line.split()[-1] for line in loads}) == len(loads) >= 3  # new workers took over from ended ones
     assert summary.model_loads == len(loads)  # those of the ended ones are counted too
