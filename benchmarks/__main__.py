@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import logging
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.contents import REPOSITORY, find_source, name_of_source
-from benchmarks.machine import describe_machine, describe_versions
+from benchmarks.machine import describe_commit, describe_machine, describe_versions
 from benchmarks.race import KINDS
 from benchmarks.results import render, save
 from benchmarks.today import CONTENDERS
@@ -29,7 +30,7 @@ NAMES = (
     "fault_cost:random", "gpu", "recovery:effects", "recovery:permuted", "rolling", "training",
 )  # fmt: skip
 """Modules of this package, each with `measure(bench) -> figures`, None where this machine has nothing to measure, and
-`section(figures) -> Markdown`; `CONTENTS` where one makes its own.
+`section(figures) -> Markdown`; `CONTENTS` where one makes its own, by part where only a part does.
 
 What follows a colon is a part that is measured by itself, since all of them take hours; both functions get it too.
 """
@@ -42,6 +43,7 @@ def main() -> int:
     scratch = Path(tempfile.gettempdir()) / "smp-benchmarks"
     parser.add_argument("--work", type=Path, default=scratch, help="folder for models, contents and lakehouses")
     parser.add_argument("--source", type=Path, help="a posts folder; default: the posters, else generated posts")
+    parser.add_argument("--seed", type=int, help="of the kills at random; default: a fresh one, kept with the figures")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes of work; figures are not kept")
     parser.add_argument("--render", action="store_true", help="only render RESULTS.md from the figures kept")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -60,7 +62,7 @@ def main() -> int:
             failed.append(name)
     if not arguments.quick:
         sections = {name: of(name, "section") for name in NAMES}
-        (REPOSITORY / "benchmarks" / "RESULTS.md").write_text(render(sections), encoding="utf-8")
+        (REPOSITORY / "benchmarks" / "RESULTS.md").write_text(render(sections, contents_of), encoding="utf-8")
     if failed:
         print(f"Not measured, see above: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
@@ -73,6 +75,12 @@ def of(name: str, function: str) -> Callable[[Any], Any]:
     return partial(found, part=part) if part else found
 
 
+def contents_of(name: str) -> str | None:
+    """Return what a benchmark makes its contents of, or None where they come from the source."""
+    found: str | dict[str, str] | None = getattr(_module(name), "CONTENTS", None)
+    return found.get(name.partition(":")[2]) if isinstance(found, dict) else found
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.{name.partition(':')[0]}")
 
@@ -83,7 +91,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     work = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     source = find_source(arguments.source, work)
-    figures = of(arguments.one, "measure")(Bench(work, source, arguments.quick))
+    seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
+    figures = of(arguments.one, "measure")(Bench(work, source, arguments.quick, seed))
     if figures is None:
         print("   not on this machine, see the benchmark; its figures stay as they are", flush=True)
         return 0
@@ -93,8 +102,9 @@ def _measure(arguments: argparse.Namespace) -> int:
     save(
         arguments.one,
         {
+            "commit": describe_commit(),
             "measured_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "contents": getattr(_module(arguments.one), "CONTENTS", name_of_source(source)),
+            "contents": contents_of(arguments.one) or name_of_source(source),
             "machine": describe_machine(),
             "versions": describe_versions(),
             "figures": figures,

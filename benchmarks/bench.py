@@ -14,11 +14,13 @@ class Bench:
         work: A folder for models, contents and lakehouses; kept between runs.
         source: The posts folder that contents are made from.
         quick: Seconds instead of minutes of work, to see that it runs; figures are not kept.
+        seed: Of what is left to chance; the figures that depend on it keep it.
     """
 
     work: Path
     source: Path
     quick: bool
+    seed: int
 
     def minutes(self, wanted: float) -> float:
         """Return how many minutes of work to measure."""

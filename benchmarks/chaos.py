@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from smp_features.extraction.watchdog import RECORD_BYTES
 
 DEMO = REPOSITORY / "conf" / "demo.yaml"
 POLL_S = 0.1
+COURSE_POLL_S = 0.5
 NOTES_PER_ROW = 4
 """Of an input: preparing began and ended, computing began and ended."""
 
@@ -29,9 +31,14 @@ MOST_STARTS = 15
 SMALL_CHUNKS = "extraction.first_chunk_rows=25"
 """So that kills fall between publishes, too."""
 
-EXECUTOR_GAP = (0.03, 0.15)
-COMMAND_GAP = (0.02, 0.3)
-"""When kills come: seconds after computing was seen, as shares of the undisturbed extraction's."""
+LAST = 0.9
+"""Kills come within this share of the time from the first row in hand to the end: in the rest nothing is computed."""
+
+Course = list[tuple[float, int]]
+"""How an extraction went: seconds after computing began, and the rows done by then."""
+
+Moment = tuple[int, float]
+"""When a kill is due: once so many rows are done, after so many seconds more."""
 
 
 class Command:
@@ -89,8 +96,9 @@ class Command:
         """Return the rows published, and roughly those that its workers have computed in chunks in flight."""
         size = 0
         for path in _notes(self.root):
-            if path not in self._before and path.exists():
-                size += path.stat().st_size
+            if path not in self._before:
+                with suppress(FileNotFoundError):  # its chunk was published just now
+                    size += path.stat().st_size
         return published_rows(self.root) + size // (RECORD_BYTES * NOTES_PER_ROW)
 
     def wait_until_computing(self) -> bool:
@@ -109,24 +117,49 @@ class Command:
         return 1 + len(below)
 
 
-def undisturbed(root: Path) -> dict[str, Any]:
-    """Extract; return seconds, and those from the first row in hand."""
+def undisturbed(root: Path) -> tuple[dict[str, Any], Course]:
+    """Extract; return seconds, also those from the first row in hand, with the rows; and how far it was when."""
     started = time.monotonic()
     command = Command(root, "extract", settings=(SMALL_CHUNKS,))
     command.wait_until_computing()
-    began = time.monotonic()
+    began, course = time.monotonic(), [(0.0, 0)]
+    while command.running:
+        course.append((time.monotonic() - began, max(course[-1][1], command.rows_done())))
+        time.sleep(COURSE_POLL_S)
     command.finish()
     ended = time.monotonic()
-    return {
+    rows = published_rows(root)
+    told = {
         "seconds": round(ended - started, 1),
         "computing_seconds": round(ended - began, 1),
-        "rows": published_rows(root),
+        "rows": rows,
     }
+    return told, [(seconds, min(done, rows)) for seconds, done in course]  # while a chunk is published it counts twice
 
 
-def kill_executors(root: Path, master: str, kills: int, before: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Extract on executors and kill one after the other; run again until every row is there."""
-    chance, done, starts = random.Random(seed), [], 0
+def draw_moments(course: Course, kills: int, chance: random.Random) -> list[Moment]:
+    """Draw when to kill: the time of an undisturbed run in equal parts, and a moment at random in each.
+
+    A run that is killed takes longer, so a moment is told by how far the undisturbed run was.
+
+    Args:
+        course: Of the undisturbed run, from 0 seconds on.
+        kills: How many.
+        chance: Draws.
+    """
+    moments = []
+    for number in range(kills):
+        at = LAST * course[-1][0] * (number + chance.random()) / kills
+        rows = max(done for seconds, done in course if seconds <= at)
+        moments.append((rows, at - min(seconds for seconds, done in course if done == rows)))
+    return moments
+
+
+def kill_executors(
+    root: Path, master: str, moments: Sequence[Moment], before: dict[str, Any], chance: random.Random
+) -> dict[str, Any]:
+    """Extract on executors and kill one, chosen at random, at each moment; run again until every row is there."""
+    due, done, starts = list(moments), [], 0
     settings = (f"spark.master={master}", SMALL_CHUNKS)
     started = time.monotonic()
     while published_rows(root) < before["rows"] and starts < MOST_STARTS:
@@ -134,37 +167,33 @@ def kill_executors(root: Path, master: str, kills: int, before: dict[str, Any], 
         command = Command(root, "extract", settings=settings)
         command.wait_until_computing()
         began, at_last_kill = time.monotonic(), -1
-        while command.running:
-            if len(done) == kills:
-                command.process.wait()
-                break
-            _pause(command, chance.uniform(*EXECUTOR_GAP) * before["computing_seconds"])
-            if command.computing() is None or command.rows_done() == at_last_kill:
-                continue  # between two jobs; or not a row since, and the next one would be killed in its cradle
+        # Not a row since: the next one would be killed in its cradle.
+        while due and _wait_for(command, due[0], min(at_last_kill + 1, before["rows"])):
             alive = command.executors()
-            if command.running and alive:
-                note = _note(command, began, "an executor")
-                if _kill(chance.choice(alive)):
-                    done.append(note)
-                    at_last_kill = command.rows_done()
-    return _told(root, starts, started, done, before)
+            note = _note(command, began, "an executor")
+            if alive and _kill(chance.choice(alive)):
+                done.append(note)
+                due.pop(0)
+                at_last_kill = command.rows_done()
+        command.process.wait()
+    return _told(root, starts, started, done, due, before)
 
 
-def kill_commands(root: Path, kills: int, before: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Extract, kill the command with all below it, and start it again until every row is there."""
-    chance, done, starts = random.Random(seed), [], 0
+def kill_commands(root: Path, moments: Sequence[Moment], before: dict[str, Any]) -> dict[str, Any]:
+    """Extract, kill the command with all below it at each moment, and start it again until every row is there."""
+    due, done, starts = list(moments), [], 0
     started = time.monotonic()
     while published_rows(root) < before["rows"] and starts < MOST_STARTS:
         starts += 1
         command = Command(root, "extract", settings=(SMALL_CHUNKS,))
-        if len(done) < kills and command.wait_until_computing():
-            began = time.monotonic()
-            _pause(command, chance.uniform(*COMMAND_GAP) * before["computing_seconds"])
-            if command.running:
-                note = _note(command, began, "the command with all below it")
-                done.append(note | {"processes": command.kill()})
+        command.wait_until_computing()
+        began = time.monotonic()
+        if due and _wait_for(command, due[0]):
+            due.pop(0)
+            note = _note(command, began, "the command with all below it")
+            done.append(note | {"processes": command.kill()})
         command.process.wait()
-    return _told(root, starts, started, done, before)
+    return _told(root, starts, started, done, due, before)
 
 
 def published_rows(root: Path) -> int:
@@ -198,8 +227,10 @@ def _note(command: Command, began: float, what: str) -> dict[str, Any]:
 
 
 def _told(
-    root: Path, starts: int, started: float, kills: list[dict[str, Any]], before: dict[str, Any]
+    root: Path, starts: int, started: float, kills: list[dict[str, Any]], due: list[Moment], before: dict[str, Any]
 ) -> dict[str, Any]:
+    if due:
+        raise SystemExit(f"The extraction ended before {len(due)} of the kills, so nothing is kept: measure again.")
     return {
         "starts": starts,
         "seconds": round(time.monotonic() - started, 1),
@@ -209,10 +240,15 @@ def _told(
     }
 
 
-def _pause(command: Command, seconds: float) -> None:
+def _wait_for(command: Command, moment: Moment, least: int = 0) -> bool:
+    """Wait for a moment, and for this many rows at least; return whether it came before the end."""
+    rows, seconds = moment
+    while command.running and command.rows_done() < max(rows, least):
+        time.sleep(POLL_S)
     deadline = time.monotonic() + seconds
     while command.running and time.monotonic() < deadline:
         time.sleep(POLL_S)
+    return command.running
 
 
 def _notes(root: Path) -> list[Path]:

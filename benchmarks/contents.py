@@ -21,6 +21,15 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 POSTERS = REPOSITORY.parent / "shared" / "data" / "posters"
 GENERATED_POSTS = 2000
+POSTER_CONTENTS = 2000
+"""Distinct pictures of the posters, and as many distinct titles; what goes beyond are variants."""
+POSTERS_NAME = "film posters and their titles"
+POSTS = (
+    "The film posters are 2,000 posts with a picture and a title each. Where a measurement takes more rows, the rest "
+    "are variants of these: a picture cropped by a few pixels and encoded again as JPEG, a title with a word of "
+    "another title put in. To the extractors each is a content of its own, computed in full."
+)
+MADE_UP = "made-up pictures and titles"
 ROWS_PER_FILE_GROUP = 256
 
 PICTURES = pa.schema([("number", pa.int64()), ("key", pa.string()), ("content", pa.binary())])
@@ -43,9 +52,32 @@ def find_source(given: Path | None, work: Path) -> Path:
 
 def name_of_source(source: Path) -> str:
     """Return what figures call a source; never its path."""
-    return {POSTERS.name: "film posters and their titles", "generated-posts": "generated posts"}.get(
+    return {POSTERS.name: POSTERS_NAME, "generated-posts": "generated posts"}.get(
         source.name, "the posts folder given by --source"
     )
+
+
+def say_variants(source: str, kind: str, rows: int, start: int) -> str:
+    """Say how many of the posters' contents are as they are and how many are variants; nothing for other sources.
+
+    Args:
+        source: What figures call it.
+        kind: `image` or `text`.
+        rows: How many contents.
+        start: Contents left out at the beginning.
+    """
+    if source != POSTERS_NAME:
+        return ""
+    as_they_are = max(0, min(rows, POSTER_CONTENTS - start))
+    contents, variants = (
+        ("pictures", "posters cropped by a few pixels and encoded again")
+        if kind == "image"
+        else ("texts", "titles with a word of another title put in")
+    )
+    if as_they_are == rows:
+        return f"All {rows:,} {contents} are the posters' as they are."
+    others = f"{rows - as_they_are:,} are {variants}"
+    return f"Of the {rows:,} {contents} {as_they_are:,} are the posters' as they are; {others}."
 
 
 def write_contents(kind: str, source: Path, count: int, path: Path, start: int = 0) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 import time
@@ -12,13 +13,24 @@ import psutil
 import pyspark
 
 from benchmarks.bench import Bench
-from benchmarks.chaos import Command, copy_lake, executors_below, kill_commands, kill_executors, undisturbed
+from benchmarks.chaos import (
+    Command,
+    copy_lake,
+    draw_moments,
+    executors_below,
+    kill_commands,
+    kill_executors,
+    undisturbed,
+)
 from benchmarks.compare import are_equal, differences
-from benchmarks.contents import name_of_source
+from benchmarks.contents import MADE_UP, name_of_source
 from benchmarks.lake import Lake
 from benchmarks.results import table
 from benchmarks.stand_in import computed_rows, make_posts, noted_rows, stand_ins
+from smp_features.extraction.chunks import TASK_SECONDS
 from smp_features.runs import Summary
+
+CONTENTS = {"executor": MADE_UP}
 
 MASTER = "local-cluster[2,1,1024]"
 SLOTS = 2
@@ -28,7 +40,6 @@ EXTRACTORS = ("clip_image",)  # one, so that half-way is in the middle of its wo
 KILLS = 5
 QUICK_POSTS = 100
 QUICK_KILLS = 2
-SEED = 7
 
 EQUAL = (
     "Equal means: the same keys, statuses and text exactly, floats to 1e-5, whatever the time they were computed at."
@@ -126,9 +137,11 @@ def _at_random(bench: Bench, folder: Path) -> dict[str, Any]:
     limit = [f"source.limit={QUICK_POSTS}"] if bench.quick else []
     Command(root, "ingest", settings=(f"source.path={bench.source}", *limit)).finish()
     by_executors, by_commands = copy_lake(root, folder / "executors"), copy_lake(root, folder / "commands")
-    before, kills = undisturbed(root), QUICK_KILLS if bench.quick else KILLS
-    executors_killed = kill_executors(by_executors, MASTER, kills, before, SEED)
-    commands_killed = kill_commands(by_commands, kills, before, SEED)
+    before, course = undisturbed(root)
+    kills, chance = QUICK_KILLS if bench.quick else KILLS, random.Random(bench.seed)
+    executors_at, commands_at = (draw_moments(course, kills, chance) for _ in range(2))
+    executors_killed = kill_executors(by_executors, MASTER, executors_at, before, chance)
+    commands_killed = kill_commands(by_commands, commands_at, before)
 
     reference = Lake(root)
     for told, other in ((executors_killed, by_executors), (commands_killed, by_commands)):
@@ -137,6 +150,7 @@ def _at_random(bench: Bench, folder: Path) -> dict[str, Any]:
     reference.close()
     return {
         "contents": name_of_source(bench.source),
+        "seed": bench.seed,
         "undisturbed": before,
         "executors_killed": executors_killed,
         "commands_killed": commands_killed,
@@ -170,8 +184,21 @@ On `{MASTER}`, a picture per post, {1000 * one["seconds_per_row"]:g} ms per inpu
 executor's JVM is killed (SIGKILL) once half of the inputs are computed:
 
 {once}
+Both workers still hold the model that a warm-up run before these two loaded, so the undisturbed run loads none; the
+new executor's worker loads one. {_say_again(one)}
+
 The kill cost {one["extra_seconds"]:.1f} s ({share:.0%}); the tables are {_equal(one["equal"])}. {EQUAL}
 """
+
+
+def _say_again(one: dict[str, Any]) -> str:
+    most = int(TASK_SECONDS / one["seconds_per_row"])
+    return (
+        f"A task holds about {most:,} inputs ({TASK_SECONDS:.0f} s of work). With the executor Spark also lost the "
+        "contents that it held for other tasks; then Spark submits all tasks of the chunk that are not finished once "
+        "more, one that still runs on the other executor included. So more than one task can be computed again. Which "
+        "tasks were was not kept."
+    )
 
 
 def _say_at_random(posters: dict[str, Any]) -> str:
@@ -194,7 +221,35 @@ killed at random: {executors_killed["seconds"]:.0f} s in {_runs(executors_killed
 {_equal(executors_killed["equal"])}. With the command and every process below it killed {len(commands["kills"])} times
 and started again: {commands["seconds"]:.0f} s in {_runs(commands)}, tables {_equal(commands["equal"])}. {EQUAL}
 
+{_say_moments(posters)}
+
 {kills}"""
+
+
+def _say_moments(posters: dict[str, Any]) -> str:
+    """Say how moments were drawn, and where the kills fell."""
+    rows = posters["undisturbed"]["rows"]
+    fell = []
+    for name, what in (("executors_killed", "executors"), ("commands_killed", "commands")):
+        kills = posters[name]["kills"]
+        seen = list(dict.fromkeys(kill["computing"] for kill in kills if kill["computing"]))
+        tables = ", ".join(f"`{table}`" for table in seen)
+        fell.append(
+            f"the kills of {what} fell while {tables} {'was' if len(seen) == 1 else 'were'} computed, up to row "
+            f"{max(kill['rows_done'] for kill in kills):,} of {rows:,}"
+        )
+    told = f"{'; '.join(fell)}."
+    if "seed" in posters:
+        return (
+            "The time of the undisturbed run was cut into as many parts as there are kills, and a moment drawn in each "
+            f"(`--seed {posters['seed']}` draws these again); a kill came when the run was as far as the undisturbed "
+            f"one at that moment. {told[0].upper()}{told[1:]}"
+        )
+    return (
+        "These kills were not spread over the whole run: gaps between them were drawn short, with a fixed seed. Where "
+        f"they fell: {told} What comes later was never hit. The benchmark draws moments over the whole run since, and "
+        "has not been run again."
+    )
 
 
 def _computing(kill: dict[str, Any]) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = (
     "smp-features",
@@ -34,6 +37,17 @@ def describe_machine() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def describe_commit() -> str | None:
+    """Return the commit measured, with a plus where code differs from it; None outside of a checkout."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    commit = git("rev-parse", "--short", "HEAD").stdout.strip()
+    differs = git("diff", "--quiet", "HEAD", "--", "*.py", "*.yaml").returncode
+    return f"{commit}{'+' if differs else ''}" if commit else None
 
 
 def describe_versions() -> dict[str, str]:

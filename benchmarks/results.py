@@ -13,8 +13,10 @@ Section = Callable[[dict[str, Any]], str]
 
 HEAD = """# Results
 
-Written by `make bench` from the figures in `benchmarks/figures/`; every ratio was measured side by side in one run on
-the machine named below it. `make bench BENCH=ceiling` measures one part again.
+Written by `make bench` from the figures in `benchmarks/figures/`; `make bench BENCH=ceiling` measures one part again.
+Every ratio was measured side by side in one run on the machine named below it. The page as a whole is not one run:
+its parts were measured on different days, and the code changed in between. Each part ends with its date and, where it
+was kept, its commit.
 """
 
 
@@ -34,16 +36,36 @@ def _path(name: str) -> Path:
     return FOLDER / f"{name.replace(':', '-')}.json"
 
 
-def render(sections: Mapping[str, Section]) -> str:
-    """Return the page: a section per benchmark, with its machine; one that was never measured says so."""
+def render(sections: Mapping[str, Section], contents: Callable[[str], str | None] = lambda _: None) -> str:
+    """Return the page: a section per benchmark, with its machine; one that was never measured says so.
+
+    Args:
+        sections: By the benchmarks' names; given their figures, with the name of the contents under `contents`.
+        contents: Returns what a benchmark makes its contents of, if it makes its own, whatever the record says.
+    """
     parts = [HEAD]
     for name, section in sections.items():
         record = load(name)
         if record is None:
-            parts.append(f"## {name}\n\nNot measured yet: `make bench BENCH={name}`.\n")
+            parts.append(NEVER.get(name, f"## {name}\n\nNot measured yet: `make bench BENCH={name}`.\n"))
             continue
-        parts.append(section(record["figures"]).rstrip() + "\n\n" + _measured_on(record) + "\n")
+        record["contents"] = contents(name) or record["contents"]
+        told = section({"contents": record["contents"], **record["figures"]})
+        parts.append(told.rstrip() + "\n\n" + _measured_on(record) + "\n")
     return "\n".join(parts)
+
+
+NEVER = {
+    "gpu": """## One GPU
+
+Not measured to its end, for want of a GPU: `make bench BENCH=gpu` was started once, on a borrowed H200 with 16 cores,
+and ran out of the time there was. Its figures were not kept. Its log said until then, of a task's pipeline without
+Spark: BLIP base captioned 74 pictures a second in float32 and 202 with the settings of `conf/cluster.yaml`; ViT-B/32
+embedded 4,700 to 5,800 titles a second in float32, handed to it 256 at a time where the stage hands 2,048, and 600 to
+760 pictures in either dtype.
+"""
+}
+"""What stands in the place of a section that was never measured, where there is more to say."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -54,8 +76,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _measured_on(record: Mapping[str, Any]) -> str:
     machine, versions = record["machine"], record["versions"]
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    listed = ", ".join(f"{package} {version}" for package, version in versions.items())
+    measured = f"commit {record['commit']}" if record.get("commit") else "commit not kept"
     return (
-        f"*{record['measured_at']}, {machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, "
-        f"{machine['system']}; contents: {record['contents']}; {listed}.*"
+        f"*{record['measured_at']}, {measured}, {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gib']} GiB, {machine['system']}; contents: {record['contents']}; {listed}.*"
     )

@@ -7,9 +7,10 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.bench import Bench
+from benchmarks.contents import POSTS, say_variants
 from benchmarks.environments import InstallError, python_for, tool_version
 from benchmarks.full_size import full_size_models
-from benchmarks.race import MAX_BATCH, ContenderFailed, Race, differences, say_differences
+from benchmarks.race import KINDS, MAX_BATCH, WARM_UP, ContenderFailed, Race, differences, say_differences
 from benchmarks.results import table
 from benchmarks.slots import show_uses
 
@@ -86,12 +87,17 @@ def section(figures: dict[str, Any], part: str) -> str:
             "Our extraction (the stage `extract`, from planning to published Delta tables) and the tools that users "
             "compute these features with, each used as its documentation shows, one after the other on the same "
             "contents with the same models of full size in float32, the same batch limit and all cores. Start-up "
-            "(sessions, loading the model, warm-up) is apart. The speed-up is a tool's seconds over the mean of our "
-            "two runs: above 1, ours is faster. Outputs are compared with those of our first run, row by row.\n"
+            "(sessions, loading the model, warm-up) is apart. Tools ran once, ours twice. The speed-up is a tool's "
+            "seconds over the mean of our two runs, in brackets over either one: above 1, ours is faster. Outputs are "
+            "compared with those of our first run, row by row.\n"
         )
+        parts.append(f"{POSTS}\n")
     first, again = figures["ours"]
     ran = [other for other in figures["others"] if "failed" not in other]
-    parts.append(f"Batches of at most {figures['max_batch']}.\n")
+    said = say_variants(figures["contents"], KINDS[part], first["rows"], WARM_UP[part])
+    apart = max(first["seconds"], again["seconds"]) / min(first["seconds"], again["seconds"]) - 1
+    said = f"Batches of at most {figures['max_batch']}. Our two runs differ by {apart:.0%}. {said}"
+    parts.append(said.rstrip() + "\n")
     parts.append(
         table(
             ["", "rows", "seconds", "rows/s", "start-up, s", "our speed-up", "outputs against ours"],
@@ -112,13 +118,14 @@ def section(figures: dict[str, Any], part: str) -> str:
 
 def _row(one: dict[str, Any], figures: dict[str, Any]) -> tuple[str, ...]:
     ours = one["contender"].startswith("smp")
+    spread = sorted(one["seconds"] / run["seconds"] for run in figures["ours"])
     return (
         _title(one["contender"], figures),
         f"{one['rows']:,}",
         f"{one['seconds']:.1f}",
         f"{one['rows'] / one['seconds']:,.1f}" if one["seconds"] > 0 else "",
         f"{one['startup_s']:.0f}",
-        "" if ours else f"**{one['speed_up']:.2f}×**",
+        "" if ours else f"**{one['speed_up']:.2f}×** ({spread[0]:.2f} to {spread[1]:.2f})",
         "" if one["contender"] == "smp" else say_differences(one["differences"]),
     )
 

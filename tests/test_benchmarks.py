@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.__main__ import NAMES, of
+from benchmarks.__main__ import NAMES, contents_of, of
+from benchmarks.chaos import LAST, draw_moments
 from benchmarks.contenders.protocol import VALUES
 from benchmarks.race import differences
 from benchmarks.results import FOLDER, render
@@ -17,7 +19,7 @@ from benchmarks.slots import use_of_slots
 
 def test_the_page_of_results_is_what_the_figures_say():
     sections = {name: of(name, "section") for name in NAMES}
-    assert (FOLDER.parent / "RESULTS.md").read_text(encoding="utf-8") == render(sections)
+    assert (FOLDER.parent / "RESULTS.md").read_text(encoding="utf-8") == render(sections, contents_of)
 
 
 @pytest.fixture
@@ -59,3 +61,13 @@ def test_time_is_accounted_for_by_what_slots_did(tmp_path):
     found = use_of_slots(tmp_path, 2, 100, 113)
     # From 102 to 110 are 16 slot-seconds: 9 with a model, 1 with another task, 6 without any.
     assert found == {"before": 2, "between": 8, "model": 4.5, "small": 0.5, "empty": 3, "after": 3}
+
+
+def test_moments_to_kill_are_spread_over_the_whole_run_and_a_seed_draws_them_again():
+    course = [(float(second), second // 10 * 100) for second in range(101)]  # stands still for ten seconds at a time
+    moments = draw_moments(course, 5, random.Random(3))
+    times = [rows / 10 + since for rows, since in moments]
+    parts = [LAST * 100 * number / 5 for number in range(6)]
+    assert all(low <= at <= high for low, at, high in zip(parts, times, parts[1:], strict=False))
+    assert all(0 <= since < 10 for _, since in moments)
+    assert moments == draw_moments(course, 5, random.Random(3)) != draw_moments(course, 5, random.Random(4))

@@ -1,8 +1,8 @@
-"""The best single-process loop over the same library calls: what extraction cannot beat without better libraries.
+"""A tuned single-process loop over the same library calls: what extraction is held against.
 
-A pool decodes or tokenises ahead, texts are sorted by length over the whole file before batching, CLIP's context is cut
-to the batch's longest text, torch uses all cores, and large layers go to oneDNN as in the stage. No Spark, no table, no
-status, no resume.
+Pictures: a pool decodes ahead, in the order of the file. Texts: all are tokenised first, by this thread, then sorted by
+length over the whole file and computed; CLIP's context is cut to the batch's longest text. Torch uses all cores, and
+large layers go to oneDNN as in the stage. No Spark, no table, no status, no resume.
 """
 
 from __future__ import annotations
