@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -12,7 +13,10 @@ from pyspark.sql import SparkSession
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
 from smp_features.runs import Summary, new_run_id, writing
+from smp_features.spark_failures import SPARK_FAILURES, cause, explained
 from smp_features.tables import Lakehouse
+
+logger = logging.getLogger(__name__)
 
 Stage = Callable[..., Summary | list[Summary]]
 
@@ -108,14 +112,18 @@ def run_stage(
         lakehouse = Lakehouse(session, config)
         started = datetime.now(UTC)
         try:
-            summaries = _as_list(STAGES[name](session, config, run=run, **options))
+            with explained(name):
+                summaries = _as_list(STAGES[name](session, config, run=run, **options))
         except UsageError:
             raise
         except SmpError as error:
             # Extraction fails with what each extractor did; other stages fail as one step.
             failed = getattr(error, "summaries", None) or [Summary(name, "failed", message=error.message)]
-            for summary in failed if lakehouse.exists("runs") else ():
-                lakehouse.record(run, summary, started, datetime.now(UTC))
+            try:
+                for summary in failed if lakehouse.exists("runs") else ():
+                    lakehouse.record(run, summary, started, datetime.now(UTC))
+            except SPARK_FAILURES as another:  # such as a full disk, which is what failed the stage
+                logger.warning("what failed could not be noted in runs: %s", cause(str(another)))
             raise
         for summary in summaries:
             lakehouse.record(run, summary, started, datetime.now(UTC))

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -26,6 +24,7 @@ from smp_features.extraction.watchdog import RECORD_BYTES, loads_beside
 from smp_features.extraction.worker import Task
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
+from smp_features.spark_failures import SPARK_FAILURES
 from smp_features.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
@@ -187,7 +186,7 @@ def _submit(
         rows = contents.mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
         try:
             with _in_pool(lakehouse, POOL):
-                _write(rows, f"{folder}/{part}", job.scope.target.name)
+                _write(rows, f"{folder}/{part}")
         except _WorkersLost as lost:
             logger.warning("%s: chunk %s: %s; submitting it again", job.scope.target.name, chunk.name, lost)
             earlier.append(notes)
@@ -224,10 +223,10 @@ def _in_pool(lakehouse: Lakehouse, name: str) -> Iterator[None]:
         context.setLocalProperty("spark.scheduler.pool", None)  # type: ignore[arg-type] # takes it back
 
 
-def _write(rows: DataFrame, folder: str, name: str) -> None:
+def _write(rows: DataFrame, folder: str) -> None:
     try:
         rows.write.parquet(folder)
-    except (PySparkException, Py4JError) as error:
+    except SPARK_FAILURES as error:
         text = str(error)
         typed = re.search(r"smp_features\.errors\.(\w+): (.+)", text)
         if typed is not None:
@@ -235,18 +234,7 @@ def _write(rows: DataFrame, folder: str, name: str) -> None:
             raise (kind if issubclass(kind, SmpError) else StageError)(typed.group(2).strip()) from error
         if re.search(r"Python worker exited unexpectedly|ExecutorLostFailure|Connection reset", text):
             raise _WorkersLost("its workers were lost") from error
-        raise StageError(
-            f"{name}: a Spark job failed: {_cause(text)}", "Published chunks stay; run the same command to continue."
-        ) from error
-
-
-def _cause(text: str) -> str:
-    """Return the line of a Spark error that tells most: of a worker's traceback the last, else the innermost cause."""
-    for pattern in (r"Traceback \(most recent call last\):\n(?:[ \t].*\n)+(\S.*)", r"Caused by: (.+)"):
-        found = re.findall(pattern, text)
-        if found:
-            return str(found[-1])[:300]
-    return (text.strip() or "no message").splitlines()[0][:300]
+        raise
 
 
 def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _Stock:

@@ -25,6 +25,7 @@ from smp_features.extractors.base import Extractor
 from smp_features.progress import reporter
 from smp_features.runs import Phases
 from smp_features.session import slots_of, slots_of_machine
+from smp_features.spark_failures import explained
 from smp_features.tables import Lakehouse
 
 ARROW_ROWS = {"images": 32, "texts": 2048}
@@ -127,10 +128,11 @@ def compute_missing(
 
     def compute(chunk: Chunk) -> Staged:
         session.sparkContext.addJobTag(tag)
-        return compute_chunk(lakehouse, job, chunk)
+        with explained(scope.target.stage):
+            return compute_chunk(lakehouse, job, chunk)
 
     def publish_staged(staged: Staged) -> None:
-        with progress.phases("publish"):
+        with progress.phases("publish"), explained(scope.target.stage):
             publish(lakehouse, staged.marker, counted=staged.distinct)
 
     pool = ThreadPoolExecutor(extraction.chunks_in_flight, thread_name_prefix="chunk")

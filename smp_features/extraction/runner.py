@@ -27,11 +27,12 @@ from smp_features.extraction.plan import (
     take_stock,
     unfinished,
 )
-from smp_features.extraction.staging import forget_run, marked, publish, stage_work, sweep
+from smp_features.extraction.staging import forget_dead_run, forget_run, living, marked, publish, stage_work, sweep
 from smp_features.extraction.targets import Target, chosen
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
 from smp_features.runs import Summary
+from smp_features.spark_failures import explained
 from smp_features.tables import Lakehouse, canonical_json
 
 logger = logging.getLogger(__name__)
@@ -66,14 +67,18 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
     Raises:
         UsageError: There is no such extractor.
         ModelError: A needed model cannot be loaded; nothing was written.
-        DeviceError: A GPU is configured and Spark has none to give.
-        ExtractionFailed: Keys do not reconcile, jobs failed, or too many inputs are in error; carries the summaries.
+        DeviceError: A GPU is configured and Spark schedules none; nothing was written.
+        ExtractionFailed: Keys do not reconcile, jobs failed, a worker could not load its model or had no GPU, or too
+            many inputs are in error; carries the summaries.
     """
-    lakehouse = Lakehouse(session, config)
-    targets = chosen(names)
+    with living(run):
+        return _extract(Lakehouse(session, config), config, chosen(names), run)
+
+
+def _extract(lakehouse: Lakehouse, config: Config, targets: Sequence[Target], run: str) -> list[Summary]:
     extractors = build_extractors(config.models)
     fingerprints = {name: extractor.fingerprint for name, extractor in extractors.items()}
-    check_device(session, config)
+    check_device(lakehouse.session, config)
 
     waiting = marked(lakehouse, targets)
     versions = read_versions(lakehouse, targets)
@@ -87,7 +92,7 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
 
     published = {marker.name for marker in waiting if publish(lakehouse, marker)}
     for marker in waiting:
-        forget_run(lakehouse, marker.target, marker.run)
+        forget_dead_run(lakehouse, marker.target, marker.run)
     sweep(lakehouse, targets, config.extraction.staging_max_age_h)
     _describe(lakehouse, [extractors[name] for name in plans if name in needed], fingerprints)
 
@@ -98,11 +103,20 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
         if target.name in stale:
             versions = read_versions(lakehouse, [target])
             plan = make_plan(lakehouse, scope_of(target, fingerprints, versions, config))
-        began = datetime.now(UTC)
+        began, progress = datetime.now(UTC), Progress()
         try:
-            summary = _extract_one(lakehouse, config, extractors[target.name], plan, run)
-        except StageError as error:
-            failed = Summary(stage=target.stage, outcome="failed", message=error.message)
+            with explained(target.stage):
+                summary = _extract_one(lakehouse, config, extractors[target.name], plan, run, progress)
+        except SmpError as error:
+            # Rows as they stood before: what was published since is counted by the next run.
+            failed = replace(
+                _summarise(config, plan.scope, plan.ledger, progress, {}),
+                outcome="failed",
+                started_at=began,
+                finished_at=datetime.now(UTC),
+                message=error.message,
+                details=(),
+            )
             raise ExtractionFailed(error.message, error.hint, [*summaries, failed]) from error
         summary = replace(summary, started_at=began, finished_at=datetime.now(UTC))
         if target.name in published:
@@ -126,11 +140,12 @@ def scope_of(target: Target, fingerprints: Mapping[str, str], versions: Mapping[
 # -- one extractor ------------------------------------------------------------------------------------------------
 
 
-def _extract_one(lakehouse: Lakehouse, config: Config, extractor: Extractor, plan: Plan, run: str) -> Summary:
+def _extract_one(
+    lakehouse: Lakehouse, config: Config, extractor: Extractor, plan: Plan, run: str, progress: Progress
+) -> Summary:
     scope, ledger, target = plan.scope, plan.ledger, plan.scope.target
     if not ledger.to_do:
-        return _summarise(config, scope, ledger, Progress(), {})
-    progress = Progress()
+        return _summarise(config, scope, ledger, progress, {})
     before = dict(scope.versions) | lakehouse.versions(["texts"])
     with progress.phases("plan"):
         work = stage_work(lakehouse, target, run, unfinished(plan.states))

@@ -7,11 +7,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -20,6 +20,8 @@ from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
 from smp_features.extraction.storage import Storage
 from smp_features.extraction.targets import TARGETS, Target
+from smp_features.runs import is_local
+from smp_features.spark_failures import SPARK_FAILURES
 from smp_features.tables import Lakehouse, canonical_json
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ KEYS = "keys"
 
 _publishing: dict[str, threading.Lock] = {}
 _publishing_guard = threading.Lock()
+
+_living: list[str] = []
+"""The runs of this process, whose staging others leave alone."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,16 @@ def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterab
     reader = lakehouse.session.read.schema(staged_schema(lakehouse, target))
     rows = reader.parquet(*(f"{folder}/{part}" for part in parts))
     return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
+
+
+@contextmanager
+def living(run: str) -> Iterator[None]:
+    """Keep a run's staging from other threads while inside."""
+    _living.append(run)
+    try:
+        yield
+    finally:
+        _living.remove(run)
 
 
 def stage_work(lakehouse: Lakehouse, target: Target, run: str, work: DataFrame) -> DataFrame:
@@ -164,7 +179,7 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
         except ReconciliationError:
             _remove(storage, path, folder)
             raise
-        except PySparkException:
+        except SPARK_FAILURES:
             if storage.exists(path):
                 raise
             return False  # another driver published it first and removed the files
@@ -175,6 +190,8 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
 def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> int:
     """Remove stages that were never completed and are older than this, and runs' folders that are empty.
 
+    A run's keys are as old as the youngest thing beside them: it may still compute.
+
     Returns:
         Stages removed.
     """
@@ -184,13 +201,16 @@ def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> 
     for target in targets:
         base = lakehouse.folder("staging", target.table)
         for run in storage.entries(base):
+            if run.name in _living:
+                continue
             within = storage.entries(f"{base}/{run.name}")
+            youngest = max([run.modified_s, *(entry.modified_s for entry in within)])
             complete = {entry.name.removesuffix(MARKER) for entry in within if entry.name.endswith(MARKER)}
             stale = []
             for entry in within:
                 if entry.is_folder and entry.name not in complete:
                     times = [child.modified_s for child in storage.entries(f"{base}/{run.name}/{entry.name}")]
-                    if max([entry.modified_s, *times]) <= oldest:
+                    if max([youngest if entry.name == KEYS else entry.modified_s, *times]) <= oldest:
                         stale.append(entry.name)
             for name in stale:
                 logger.info("%s: removing unfinished staging of run %s", target.table, run.name)
@@ -199,6 +219,15 @@ def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> 
             if len(stale) == len(within) and run.modified_s <= oldest:
                 storage.remove(f"{base}/{run.name}")
     return removed
+
+
+def forget_dead_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
+    """Remove the folder of an earlier run when all its stages are published, if it cannot live any more.
+
+    Under the lock of a local root only runs of this process can; elsewhere, what is left of a run waits for the sweep.
+    """
+    if run not in _living and lakehouse.config.catalog is None and is_local(lakehouse.config.root):
+        forget_run(lakehouse, target, run)
 
 
 def forget_run(lakehouse: Lakehouse, target: Target, run: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from smp_features.errors import StageError
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,7 +69,11 @@ class Storage:
             stream.close()
 
     def write_text(self, path: str, text: str) -> None:
-        """Write a small file; readers see all of it or none, since it is written aside and then renamed."""
+        """Write a small file; readers see all of it or none, since it is written aside and then renamed.
+
+        Raises:
+            StageError: The file system refused the name.
+        """
         file_system, at = self._at(path)
         _, aside = self._at(path + ".writing")
         stream = file_system.create(aside, True)
@@ -75,7 +81,8 @@ class Storage:
             stream.write(bytearray(text, "utf-8"))
         finally:
             stream.close()
-        file_system.rename(aside, at)
+        if not file_system.rename(aside, at):
+            raise StageError(f"{path} could not be written.", "Published rows stay; run the same command to continue.")
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all it holds; nothing happens when it does not exist."""

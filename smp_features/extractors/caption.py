@@ -13,7 +13,7 @@ from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import QFORMER_TOKENIZER, ModelFiles
-from smp_features.extractors.transformers_models import load_weights, read_config, torch_dtype
+from smp_features.extractors.transformers_models import check_weights, load_weights, read_config, torch_dtype
 from smp_features.images import DECODING, decode_rgb
 
 FAMILIES = {
@@ -84,12 +84,13 @@ class CaptionExtractor(Extractor):
         }
 
     def check(self) -> None:
-        """See `Extractor.check`; loads the processor, which is small, and reads the headers of the weights."""
+        """See `Extractor.check`; loads the processor, which is small, and compares the weights with the model."""
         family = self._family()
         self.files.weight_files()
         self.files.verify()
         with quiet_libraries():
             _load_processor(self.files, family)
+            check_weights(self.files, FAMILIES[family])
 
     def load(self, device: str, threads: int | None = None) -> LoadedCaptioner:
         """See `Extractor.load`."""

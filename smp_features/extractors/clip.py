@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ CONFIG_NAME = "open_clip_config.json"
 PREFERRED_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
 TYPICAL_TOKENS = 24
 """Length of a title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
+
+TOKENIZER_SETTINGS = frozenset({"clean", "language", "strip_sep_token"})
+"""The `tokenizer_kwargs` that only change how text is read; open_clip hands the others on to transformers."""
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -69,23 +73,29 @@ class _ClipExtractor(Extractor):
         return described
 
     def check(self) -> None:
-        """See `Extractor.check`; loads the tokenizer, which is small, and reads the header of the weights."""
+        """See `Extractor.check`; loads the tokenizer, which is small, and compares the weights with the model."""
         self._configuration()
         self._weights()
         self.files.verify()
         with quiet_libraries():
             self._load_tokenizer()
+            self._build_model("meta")  # has shapes and no values
 
     @abstractmethod
     def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]: ...
 
     def _configuration(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return open_clip's model configuration and the full preprocessing settings."""
+        """Return open_clip's model configuration and the full preprocessing settings.
+
+        Raises:
+            ModelError: It is none, or it would have open_clip take parts or code from elsewhere.
+        """
         from open_clip.pretrained import get_pretrained_cfg
         from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
         if self.architecture is not None:
             config = built_in_config(self.architecture)
+            self._refuse_other_sources(config)
             tag = get_pretrained_cfg(self.architecture, self.files.tag or "")
             return config, merge_preprocess_dict(PreprocessCfg(size=config["vision_cfg"]["image_size"]), tag)
         content = self.files.require_json(CONFIG_NAME)
@@ -95,8 +105,30 @@ class _ClipExtractor(Extractor):
                 f"'{self.files.id}' ({self.files.setting}) is not an open_clip model: {CONFIG_NAME} lacks model_cfg "
                 "with embed_dim, vision_cfg and text_cfg."
             )
+        self._refuse_other_sources(config)
         size = config["vision_cfg"].get("image_size", 224)
         return config, merge_preprocess_dict(PreprocessCfg(size=size), content.get("preprocess_cfg") or {})
+
+    def _refuse_other_sources(self, config: dict[str, Any]) -> None:
+        """Check that the model's own files hold all of it: open_clip would fetch the rest at no commit."""
+        text, timm = config["text_cfg"], str(config["vision_cfg"].get("timm_model_name"))
+        # The tokenizer of a folder is read from that folder, whatever its name says.
+        tokenizer = text.get("hf_tokenizer_name") if self.architecture is not None else None
+        source = text.get("hf_model_name") or tokenizer or (timm if ":" in timm else None)
+        if source:
+            raise ModelError(
+                f"'{self.architecture or self.files.id}' ({self.files.setting}) takes a part from '{source}', which "
+                "no commit pins.",
+                "Give a model whose own files hold its towers and tokenizer: hf-hub:organisation/name at a commit, or "
+                "a folder.",
+            )
+        unknown = sorted(set(text.get("tokenizer_kwargs") or ()) - TOKENIZER_SETTINGS)
+        if unknown:
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) sets tokenizer_kwargs.{unknown[0]}, which could have code "
+                "run or files fetched.",
+                f"Allowed are {', '.join(sorted(TOKENIZER_SETTINGS))}; remove it from a copy of the model.",
+            )
 
     def _weights(self) -> Path:
         found = {path.name: path for path in self.files.weight_files()}
@@ -112,32 +144,40 @@ class _ClipExtractor(Extractor):
 
     def _load_model(self, device: str, threads: int | None) -> tuple[Any, Any]:
         """Return the model in evaluation mode and its device."""
-        import open_clip
-
-        _, preprocess = self._configuration()
         target = open_device(device, threads)
         self.files.verify()
-        weights = self._weights()
         with quiet_libraries():
-            try:
+            model = self._build_model("cpu")
+        return for_inference(model, target), target
+
+    def _build_model(self, device: Literal["cpu", "meta"]) -> Any:
+        """Return the model with its weights, whose names and shapes must all fit; on `meta`, without their values."""
+        import open_clip
+        import torch
+
+        _, preprocess = self._configuration()
+        weights = self._weights()
+        try:
+            with torch.device("meta") if device == "meta" else contextlib.nullcontext():
                 # The weights are chosen here, never by open_clip, which falls back on pickled or random ones.
                 model = open_clip.create_model(
                     self.architecture or f"local-dir:{self.files.locate()}",
                     load_weights=False,
                     pretrained_text=False,
                     precision=PRECISIONS[self.dtype],
+                    device=device,
                     force_preprocess_cfg=preprocess,
                 )
-                open_clip.load_checkpoint(model, str(weights), strict=True)
-            except (OSError, ValueError, KeyError, TypeError, RuntimeError) as failure:
-                if "memory" in str(failure).lower():
-                    raise  # the machine's failure, which another try may survive
-                raise ModelError(
-                    f"'{self.files.id}' ({self.files.setting}) could not be loaded by open_clip "
-                    f"({type(failure).__name__}).",
-                    "Its configuration and weights must belong together; fetch the model again.",
-                ) from failure
-        return for_inference(model, target), target
+            open_clip.load_checkpoint(model, str(weights), strict=True)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as failure:
+            if "memory" in str(failure).lower():
+                raise  # the machine's failure, which another try may survive
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) could not be loaded by open_clip "
+                f"({type(failure).__name__}).",
+                "Its configuration and weights must belong together; fetch the model again.",
+            ) from failure
+        return model
 
     def _load_tokenizer(self) -> Any:
         import open_clip

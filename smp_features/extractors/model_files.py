@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import hashlib
 import json
@@ -21,9 +22,16 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 QFORMER_TOKENIZER = "qformer_tokenizer"
 """Where InstructBLIP keeps its Q-Former's tokenizer: the one folder inside a model's that is ever read."""
 
+INDEX = "model.safetensors.index.json"
+"""Names the shards of weights that are several files."""
+
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model", "bpe.model")
 
+CONFIGURATIONS = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+"""Where transformers looks for `auto_map`, which names code of the model's own."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors")
 _CHUNK = 1 << 22
 
 
@@ -122,7 +130,7 @@ class ModelFiles:
 
         Raises:
             ModelError: No vocabulary (transformers would make up an empty one, and take the first tokenizer for a
-                second), or a tokenizer with code of its own.
+                second), or a configuration that names code.
         """
         folder = self.locate(weights=False) / inside
         if not folder.is_dir() or not any(path.name.endswith(VOCABULARIES) for path in folder.iterdir()):
@@ -131,9 +139,24 @@ class ModelFiles:
                 f"'{self.id}' ({self.setting}) has no tokenizer{where}.",
                 f"Its folder must also hold the tokenizer's files{where}, such as tokenizer.json.",
             )
-        if "auto_map" in (self.read_json(f"{inside}/tokenizer_config.json") or {}):
-            raise ModelError(f"The tokenizer of '{self.id}' ({self.setting}) brings its own code, which is never run.")
+        self.refuse_code(inside)
         return str(folder)
+
+    def refuse_code(self, inside: str = ".") -> None:
+        """Check that no configuration names code of the model's own.
+
+        Args:
+            inside: A folder inside the model's.
+
+        Raises:
+            ModelError: One does, or is not a JSON object.
+        """
+        for name in CONFIGURATIONS:
+            if _has_key(self.read_json(f"{inside}/{name}"), "auto_map"):
+                raise ModelError(
+                    f"'{self.id}' ({self.setting}) brings its own code, which is never run: {name} has an auto_map.",
+                    "Use a model that transformers or open_clip implements itself.",
+                )
 
     def weight_files(self) -> list[Path]:
         """Return the safetensors files, sorted by name, after reading each one's header.
@@ -152,10 +175,12 @@ class ModelFiles:
                     "Convert them to safetensors on a machine you can lose, and give the converted folder.",
                 )
             raise ModelError(f"'{self.id}' ({self.setting}) is not a model: it has no *.safetensors weights.")
-        index = self.read_json("model.safetensors.index.json") or {}
-        for shard in sorted(set(index.get("weight_map", {}).values())):
-            if not (folder / shard).is_file():
-                raise ModelError(f"'{self.id}' ({self.setting}) lacks the weights file {shard} that its index names.")
+        absent = _absent_shards(folder, self.weights)
+        if absent:
+            raise ModelError(
+                f"'{self.id}' ({self.setting}) lacks the weights file {absent[0]} that its index names.",
+                "Fetch the model again.",
+            )
         for path in found:
             _check_header(path, self)
         return found
@@ -285,7 +310,7 @@ def fetch_from_hub(repository: str, revision: str | None, setting: str, weights:
     try:
         try:
             folder = Path(fetch(local_files_only=True, **top))
-            complete = weights is None or any(folder.glob(weights))  # a snapshot of some files counts as cached, too
+            complete = weights is None or _has_weights(folder, weights)  # a snapshot of some files counts as cached
         except LocalEntryNotFoundError:
             complete = False
         if not complete:
@@ -300,6 +325,29 @@ def fetch_from_hub(repository: str, revision: str | None, setting: str, weights:
             f"Fetch it where the hub can be reached (hf download {repository}{at} --local-dir DIR) and set {setting} "
             "to that folder.",
         ) from failure
+
+
+def _has_weights(folder: Path, weights: str) -> bool:
+    found = [path.name for path in folder.glob(weights)]
+    if (folder / INDEX).is_file():
+        return bool(found) and not _absent_shards(folder, weights)
+    return any(not _SHARD.search(name) for name in found)  # shards may have come before their index
+
+
+def _absent_shards(folder: Path, weights: str) -> list[str]:
+    """Return the files that the index names, that are weights by the glob, and that are not in the folder itself."""
+    try:
+        named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # there is none, or loading says what is wrong with it
+    there = {path.name for path in folder.glob(weights)}
+    return sorted(name for name in map(str, named) if fnmatch.fnmatch(name, weights) and name not in there)
+
+
+def _has_key(content: Any, key: str) -> bool:
+    if isinstance(content, dict):
+        return key in content or any(_has_key(value, key) for value in content.values())
+    return isinstance(content, list) and any(_has_key(value, key) for value in content)
 
 
 def _is_instructblip(folder: Path) -> bool:

@@ -15,11 +15,13 @@ from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_
 from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles
 from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
-from smp_features.extractors.transformers_models import load_weights, read_config
+from smp_features.extractors.transformers_models import check_weights, load_weights, read_config
 from smp_features.refusals import InputRefused
 
 TYPICAL_TOKENS = 32
 """Length of a long title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
+
+AUTO_CLASS = "AutoModelForCausalLM"
 
 _IGNORED = -100
 
@@ -90,12 +92,13 @@ class PerplexityExtractor(Extractor):
         }
 
     def check(self) -> None:
-        """See `Extractor.check`; loads the tokenizer, which is small, and reads the headers of the weights."""
+        """See `Extractor.check`; loads the tokenizer, which is small, and compares the weights with the model."""
         self._check_architecture()
         self.files.weight_files()
         self.files.verify()
         with quiet_libraries():
             _start_token(_load_tokenizer(self.files), self.files)
+            check_weights(self.files, AUTO_CLASS)
 
     def load(self, device: str, threads: int | None = None) -> LoadedLanguageModel:
         """See `Extractor.load`."""
@@ -104,7 +107,7 @@ class PerplexityExtractor(Extractor):
         self.files.verify()
         with quiet_libraries():
             tokenizer = _load_tokenizer(self.files)
-            model = for_inference(load_weights(self.files, "AutoModelForCausalLM", self.dtype), target)
+            model = for_inference(load_weights(self.files, AUTO_CLASS, self.dtype), target)
         return LoadedLanguageModel(model, tokenizer, _start_token(tokenizer, self.files), self.max_tokens)
 
     def _check_architecture(self) -> None:

@@ -25,23 +25,35 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
         ModelError: There is none, it names no model type, or it asks for code of its own to be run.
     """
     config = files.require_json("config.json")
-    if "auto_map" in config:
-        raise ModelError(
-            f"'{files.id}' ({files.setting}) brings its own code, which is never run.",
-            "Use a model that transformers implements itself.",
-        )
+    files.refuse_code()
     if not config.get("model_type"):
         raise ModelError(f"'{files.id}' ({files.setting}) is not a transformers model: config.json has no model_type.")
     return config
 
 
-def load_weights(files: ModelFiles, class_name: str, dtype: str) -> Any:
+def check_weights(files: ModelFiles, class_name: str) -> None:
+    """Check that every parameter of a transformers model is in the files, in its shape, and keep none.
+
+    In the dtype of the configuration, which is the files' own where one program saved both, a parameter is a view of
+    its file: only parameters that do not fit take memory.
+
+    Args:
+        files: The model.
+        class_name: The transformers class, such as `AutoModelForCausalLM`.
+
+    Raises:
+        ModelError: As `load_weights`.
+    """
+    load_weights(files, class_name, None)
+
+
+def load_weights(files: ModelFiles, class_name: str, dtype: str | None) -> Any:
     """Return a transformers model on the CPU, every parameter of which came from the files.
 
     Args:
         files: The model.
         class_name: The transformers class, such as `AutoModelForCausalLM`.
-        dtype: `float32`, `bfloat16` or `float16`.
+        dtype: `float32`, `bfloat16` or `float16`; null for that of the configuration.
 
     Raises:
         ModelError: No safetensors, or weights that do not fit the configuration. (transformers itself would fill the
@@ -53,7 +65,7 @@ def load_weights(files: ModelFiles, class_name: str, dtype: str) -> Any:
     try:
         model, loading = getattr(transformers, class_name).from_pretrained(
             str(files.locate()),
-            dtype=torch_dtype(dtype),
+            dtype=torch_dtype(dtype) if dtype else "auto",
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from smp_features.extraction.chunk_jobs import _cause
 from smp_features.extraction.chunks import Cutter
 
 LEFT = {f"{shard}{digit}0": 10 for shard in "0123456789abcdef" for digit in "08"}  # 32 prefixes, 320 rows
@@ -47,14 +46,6 @@ def test_a_small_remainder_joins_the_chunk_before():
 
 def test_nothing_left_is_no_chunk():
     assert Cutter({}, 10, 5).cut(None) is None
-
-
-def test_the_cause_of_a_failed_job_is_the_line_that_tells_most():
-    java = "An error\n: org.apache.spark.SparkException: Job aborted\nCaused by: A\n at x\nCaused by: disk full"
-    assert _cause(java) == "disk full"
-    python = f'x\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\nOSError: no space\n\n{java}'
-    assert _cause(python) == "OSError: no space"
-    assert _cause("plain\nmore") == "plain"
 
 
 def test_a_chunk_is_spread_over_tasks_of_half_a_minute_once_the_speed_is_known():

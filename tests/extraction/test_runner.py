@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from extraction_bench import key_of
@@ -9,8 +11,10 @@ from extraction_fakes import vector
 from pyspark.sql import functions as F
 
 from smp_features.errors import ModelError, UsageError
-from smp_features.extraction import retry
+from smp_features.extraction import chunk_jobs, retry, staging
 from smp_features.extraction.runner import ExtractionFailed
+from smp_features.extraction.storage import Storage
+from smp_features.stages import run_stage
 
 
 def test_each_key_is_computed_once_and_a_second_run_does_nothing(bench):
@@ -127,9 +131,39 @@ def test_a_model_that_cannot_load_fails_before_any_write(bench):
 
 def test_a_model_that_fails_for_every_input_is_blamed_instead_of_them(bench):
     bench.post(*((None, f"raise {n}") for n in range(80)))
-    with pytest.raises(ModelError, match="raised ValueError for each of the first"):
+    with pytest.raises(ExtractionFailed, match="raised ValueError for each of the first"):
         bench.extract("perplexity")
     assert bench.rows("perplexities") == []
+
+
+def test_what_was_done_before_a_model_fails_in_its_workers_is_noted(bench):
+    bench.post(("red cat", "raise 0"), *((None, f"raise {n}") for n in range(1, 80)))
+    with pytest.raises(ExtractionFailed, match="raised ValueError for each of the first") as caught:
+        run_stage(bench.lakehouse.session, bench.config, "extract", names=["caption", "perplexity"])
+    assert caught.value.exit_status == 1  # the captions are published: not "refused before anything was written"
+    noted = bench.rows("runs", "stage", "outcome", "wanted", "computed", "model_loads")
+    assert noted == [("extract/caption", "done", 1, 1, 1), ("extract/perplexity", "failed", 80, 0, 0)]
+
+
+def test_a_failure_of_the_file_system_lets_the_other_chunks_be_published(bench, monkeypatch):
+    bench.post(*((None, f"title {n}") for n in range(40)))
+    bench.configure(first_chunk_rows=10, chunks_in_flight=2)
+    mark = staging.mark
+    marked = []
+
+    def refused(lakehouse, marker):
+        marked.append(marker.chunk)
+        if len(marked) == 1:  # below a file there can be no folder
+            Path(bench.config.root, "file").touch()
+            Storage(lakehouse.session).write_text(f"{bench.config.root}/file/marker.json", "{}")
+        mark(lakehouse, marker)
+
+    monkeypatch.setattr(chunk_jobs, "mark", refused)
+    with pytest.raises(ExtractionFailed, match=r"extract/perplexity: a Spark job failed: .*file") as caught:
+        bench.extract("perplexity")
+    (summary,) = caught.value.summaries
+    assert summary.computed == len(bench.rows("perplexities")) == 20
+    assert set(summary.seconds) >= {"plan", "compute", "publish"}
 
 
 def test_contents_that_posts_refer_to_and_nobody_holds_fail_the_stage(bench):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import pickle
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +17,7 @@ import torch
 from PIL import Image
 
 from smp_features.errors import ModelError
+from smp_features.extractors import model_files
 from smp_features.extractors.clip import ClipImageExtractor, ClipTextExtractor
 from smp_features.extractors.clip_names import find_clip
 from smp_features.refusals import InputRefused
@@ -142,18 +146,16 @@ def test_a_tag_is_loaded_from_its_hub_repositorys_safetensors(
     monkeypatch: pytest.MonkeyPatch, make_clip_folder: Callable[..., Path], pictures: list[bytes]
 ) -> None:
     folder = make_clip_folder(text={"hf_tokenizer_name": None, "vocab_size": 49408, "layers": 1}, quick_gelu=True)
-    asked = []
+    asked, commit = [], "0123456789abcdef0123456789abcdef01234567"
 
     def fetch(repository: str, revision: str | None, setting: str, weights: str | None) -> Path:
-        asked.append((repository, weights))
+        asked.append((repository, revision, weights))
         return folder
-
-    import json
 
     tiny = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
     monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", fetch)
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32-quickgelu", tiny)
-    files, architecture = find_clip("models.clip.id", "ViT-B-32-quickgelu", "openai", None)
+    files, architecture = find_clip("models.clip.id", "ViT-B-32-quickgelu", "openai", commit)
     extractor = ClipImageExtractor(files, architecture)
     extractor.check()
     described = extractor.description()
@@ -165,15 +167,142 @@ def test_a_tag_is_loaded_from_its_hub_repositorys_safetensors(
     assert len(described["weights"]) == 64
     assert described["preprocess"]["mean"] == open_clip.OPENAI_DATASET_MEAN
     assert embed(extractor.load("cpu"), pictures).shape == (5, 24)
-    assert ("timm/vit_base_patch32_clip_224.openai", "open_clip*.safetensors") in asked
+    assert ("timm/vit_base_patch32_clip_224.openai", commit, "open_clip*.safetensors") in asked
+    assert {revision for _, revision, _ in asked} == {commit}
 
 
-def test_a_model_whose_weights_do_not_fit_is_an_error(make_clip_folder: Callable[..., Path]) -> None:
-    folder = make_clip_folder()
+def test_other_weights_under_a_tag_are_another_fingerprint_to_a_pickled_extractor(
+    monkeypatch: pytest.MonkeyPatch, make_clip_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_clip_folder(text={"hf_tokenizer_name": None, "vocab_size": 49408, "layers": 1}, quick_gelu=True)
+    monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", lambda *arguments: folder)
+    files, architecture = find_clip("models.clip.id", "ViT-B-32-quickgelu", "openai", None)
+    for extractor in (ClipImageExtractor(files, architecture), ClipTextExtractor(files, architecture)):
+        planned, shipped = extractor.fingerprint, pickle.dumps(extractor)
+        assert pickle.loads(shipped).fingerprint == planned  # noqa: S301, Spark ships them this way
+        elsewhere = shutil.copytree(folder, tmp_path / extractor.name)
+        weights = elsewhere / "open_clip_model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with monkeypatch.context() as worker:
+            worker.setattr("smp_features.extractors.model_files.fetch_from_hub", lambda *arguments: elsewhere)  # noqa: B023
+            assert pickle.loads(shipped).fingerprint != planned  # noqa: S301
+
+
+def test_the_digest_of_a_tags_weights_is_computed_once_per_process(
+    monkeypatch: pytest.MonkeyPatch, make_clip_folder: Callable[..., Path]
+) -> None:
+    folder = make_clip_folder(text={"hf_tokenizer_name": None, "vocab_size": 49408, "layers": 1}, quick_gelu=True)
+    monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", lambda *arguments: folder)
+    files, architecture = find_clip("models.clip.id", "ViT-B-32-quickgelu", "openai", None)
+    before = model_files._digest_unchanged.cache_info().misses
+    for extractor in (ClipImageExtractor(files, architecture), ClipTextExtractor(files, architecture)):
+        assert extractor.fingerprint == extractor.fingerprint
+    assert model_files._digest_unchanged.cache_info().misses == before + 1
+
+
+def set_in_config(folder: Path, **settings: object) -> None:
+    """Change settings of an open_clip folder; `text_cfg` and `vision_cfg` are laid over what is there."""
     config = folder / "open_clip_config.json"
-    config.write_text(config.read_text().replace('"embed_dim": 24', '"embed_dim": 20'))
-    with pytest.raises(ModelError, match="could not be loaded"):
-        image_extractor(folder).load("cpu")
+    content = json.loads(config.read_text())
+    for name, value in settings.items():
+        before = content["model_cfg"].get(name)
+        content["model_cfg"][name] = {**before, **value} if isinstance(before, dict) else value
+    config.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("build", [image_extractor, text_extractor])
+@pytest.mark.parametrize(
+    "changed",
+    [{"embed_dim": 20}, {"vision_cfg": {"width": 48}}, {"text_cfg": {"width": 48}}, {"text_cfg": {"layers": 3}}],
+    ids=["vectors", "image-width", "text-width", "text-layers"],
+)
+def test_a_model_whose_weights_do_not_fit_is_refused_before_and_when_it_is_loaded(
+    build: Callable[..., ClipImageExtractor], changed: dict, clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / clip_folder.name)
+    set_in_config(folder, **changed)
+    for attempt in (build(folder).check, lambda: build(folder).load("cpu")):
+        with pytest.raises(ModelError, match="could not be loaded"):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ({}, {"custom_text": True}),
+        ({}, {"custom_text": True, "init_logit_bias": -10}),
+        ({}, {"nonscalar_logit_scale": True}),
+    ],
+    ids=["custom", "biased", "one-dimensional-scale"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_loads_passes_the_check(
+    make_clip_folder: Callable[..., Path], clip_folder: Path, tmp_path: Path, text: dict, model: dict, dtype: str
+) -> None:
+    built = make_clip_folder(text=text, **model)
+    older = shutil.copytree(clip_folder, tmp_path / clip_folder.name)
+    set_in_config(older, **model, vision_cfg={"image_size": 48}, text_cfg={"context_length": 40})  # resized on loading
+    for folder in (built, older):
+        text_extractor(folder, dtype=dtype).check()
+        assert text_extractor(folder, dtype=dtype).load("cpu").prepare("dog")
+
+
+def test_a_tokenizer_that_would_run_code_is_refused_before_it_runs(clip_folder: Path, tmp_path: Path) -> None:
+    folder, marker = shutil.copytree(clip_folder, tmp_path / clip_folder.name), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    tokenizer = folder / "tokenizer_config.json"
+    content = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps({**content, "auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}))
+    set_in_config(folder, text_cfg={"tokenizer_kwargs": {"trust_remote_code": True}})
+    for attempt in (text_extractor(folder).check, lambda: text_extractor(folder).load("cpu")):
+        with pytest.raises(ModelError, match="trust_remote_code"):
+            attempt()
+    set_in_config(folder, text_cfg={"tokenizer_kwargs": {"clean": "lower"}})
+    with pytest.raises(ModelError, match="never run"):
+        text_extractor(folder).check()
+    tokenizer.write_text(json.dumps(content))
+    text_extractor(folder).check()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text_cfg": {"hf_model_name": "someone/model"}},
+        {"vision_cfg": {"timm_model_name": "hf-hub:someone/model"}},
+    ],
+    ids=["text", "image"],
+)
+@pytest.mark.parametrize("build", [image_extractor, text_extractor])
+def test_a_folder_that_takes_a_tower_from_the_hub_is_refused(
+    build: Callable[..., ClipImageExtractor], part: dict, clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / clip_folder.name)
+    set_in_config(folder, **part)
+    for attempt in (build(folder).check, lambda: build(folder).load("cpu")):
+        with pytest.raises(ModelError, match=r"someone/model.* no commit pins"):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tag", "part"),
+    [
+        ("ViT-B-16-SigLIP", "webli", "timm/ViT-B-16-SigLIP"),
+        ("xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k", "xlm-roberta-base"),
+    ],
+    ids=["tokenizer", "text"],
+)
+def test_a_built_in_name_that_takes_a_part_from_the_hub_is_refused_before_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, architecture: str, tag: str, part: str
+) -> None:
+    def fetch(*arguments: object) -> Path:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", fetch)
+    extractor = ClipTextExtractor(*find_clip("models.clip.id", architecture, tag, None))
+    with pytest.raises(ModelError, match=part):
+        extractor.check()
 
 
 def test_loading_says_nothing_on_the_terminal(clip_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

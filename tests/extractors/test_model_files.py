@@ -89,6 +89,46 @@ def test_a_missing_shard_is_noticed(broken: Path) -> None:
         language(broken).check()
 
 
+@pytest.mark.parametrize(
+    ("build", "hidden"), [(language, {"n_embd": 32}), (captioner, {"vision_config": {"hidden_size": 32}})]
+)
+def test_weights_of_another_size_are_refused_before_and_when_they_are_loaded(
+    build: Callable[[Path], PerplexityExtractor], hidden: dict, gpt2_folder: Path, blip_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(gpt2_folder if build is language else blip_folder, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    for name, value in hidden.items():
+        config[name] = {**config[name], **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
+    for attempt in (build(folder).check, lambda: build(folder).load("cpu")):
+        with pytest.raises(ModelError, match="could not be loaded"):
+            attempt()
+
+
+@pytest.mark.parametrize("build", [language, captioner])
+def test_weights_of_another_model_are_refused_before_they_are_loaded(
+    build: Callable[[Path], PerplexityExtractor], gpt2_folder: Path, blip_folder: Path, tmp_path: Path
+) -> None:
+    own, other = (gpt2_folder, blip_folder) if build is language else (blip_folder, gpt2_folder)
+    folder = shutil.copytree(own, tmp_path / "mixed")
+    shutil.copy(other / "model.safetensors", folder)
+    with pytest.raises(ModelError, match="do not fit"):
+        build(folder).check()
+
+
+def test_shards_and_reduced_weights_pass_the_check(gpt2_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    folder = shutil.copytree(gpt2_folder, tmp_path / "shards")
+    (folder / "model.safetensors").unlink()
+    model = GPT2LMHeadModel.from_pretrained(gpt2_folder, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    language(folder).check()
+    assert language(folder).load("cpu").prepare("dog")
+
+
 def test_parameters_without_weights_are_an_error_and_not_random(broken: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -96,8 +136,9 @@ def test_parameters_without_weights_are_an_error_and_not_random(broken: Path) ->
     name = next(key for key in weights if key.endswith("c_fc.weight"))
     del weights[name]
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="do not fit"):
-        language(broken).load("cpu")
+    for attempt in (language(broken).check, lambda: language(broken).load("cpu")):
+        with pytest.raises(ModelError, match="do not fit"):
+            attempt()
 
 
 def test_the_wrong_architecture_is_refused(blip_folder: Path, gpt2_folder: Path, broken: Path) -> None:
@@ -111,11 +152,20 @@ def test_the_wrong_architecture_is_refused(blip_folder: Path, gpt2_folder: Path,
         language(broken).check()
 
 
-def test_a_model_that_brings_code_is_refused(broken: Path) -> None:
-    config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "evil.Model"}}))
-    with pytest.raises(ModelError, match="never run"):
-        language(broken).check()
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"]
+)
+@pytest.mark.parametrize("build", [language, captioner, clip_text])
+def test_a_model_that_brings_code_is_refused(
+    request: pytest.FixtureRequest, build: Callable[[Path], PerplexityExtractor], name: str, tmp_path: Path
+) -> None:
+    own = {language: "gpt2_folder", captioner: "blip_folder", clip_text: "clip_folder"}[build]
+    folder = shutil.copytree(request.getfixturevalue(own), tmp_path / "model")
+    content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+    for code in ({"auto_map": {"AutoModel": "evil.Model"}}, {"parts": [{"auto_map": {"AutoModel": "evil.Model"}}]}):
+        (folder / name).write_text(json.dumps({**content, **code}))
+        with pytest.raises(ModelError, match=f"never run: {name}"):
+            build(folder).check()
 
 
 def test_a_missing_tokenizer_is_noticed_and_not_made_up(
@@ -191,6 +241,51 @@ def test_a_pinned_hub_model_is_fetched_without_pickles_and_described_by_its_comm
     assert extractor.load("cpu").prepare("dog")
     assert {(repository, revision) for repository, revision, _ in asked} == {("openai-community/gpt2", commit)}
     assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) for _, _, patterns in asked for pattern in patterns)
+
+
+@pytest.mark.parametrize("left", ["a shard", "a shard and no index", "all"])
+def test_a_snapshot_that_lacks_shards_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, gpt2_folder: Path, tmp_path: Path, left: str
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    repository = shutil.copytree(gpt2_folder, tmp_path / "hub")
+    (repository / "model.safetensors").unlink()
+    GPT2LMHeadModel.from_pretrained(gpt2_folder).save_pretrained(repository, max_shard_size="40KB")
+    cache = shutil.copytree(repository, tmp_path / "cache")
+    if left != "all":
+        for shard in sorted(cache.glob("*.safetensors"))[1:]:
+            shard.unlink()
+    if left == "a shard and no index":
+        (cache / "model.safetensors.index.json").unlink()
+    fetched = []
+
+    def snapshot_download(name: str, revision: str, local_files_only: bool = False, **patterns: list[str]) -> str:
+        if not local_files_only:
+            fetched.append(name)
+            shutil.copytree(repository, cache, dirs_exist_ok=True)
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    extractor = language("openai-community/gpt2", "0" * 40)
+    extractor.check()
+    assert extractor.load("cpu").prepare("dog")
+    assert len(fetched) == (0 if left == "all" else 1)
+
+
+def test_shards_that_are_not_these_weights_are_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, clip_folder: Path, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(clip_folder, tmp_path / "cache")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (cache / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def snapshot_download(name: str, local_files_only: bool = False, **options: object) -> str:
+        assert local_files_only, "the hub was asked"
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    ClipTextExtractor(find_clip("models.clip.id", "hf-hub:a/b", None, "0" * 40)[0]).check()
 
 
 def test_the_second_tokenizer_is_fetched_and_no_other_folder(

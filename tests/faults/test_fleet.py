@@ -73,7 +73,6 @@ def test_as_many_tasks_are_planned_for_as_there_are_gpus_and_cores(fleet):
     two_cores_each = "local-cluster[2,2,1024]"  # two executors on this machine
     assert fleet.ask(SLOTS, master=two_cores_each, spark=fleet.gpus("0")) == [2, 4]
     assert fleet.ask(SLOTS, master=two_cores_each, spark={"spark.task.cpus": "2"}) == [2, 4]
-    assert fleet.ask(SLOTS, master=two_cores_each, spark={}) == [4, 4]
 
 
 def test_tasks_share_the_cores_of_their_own_machine_only(fleet, standalone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from smp_features.errors import ReconciliationError
 from smp_features.extraction import chunk_jobs, in_flight, runner, staging
 from smp_features.extraction.targets import TARGETS
 from smp_features.runs import new_run_id
+from smp_features.tables import Lakehouse
 
 
 def _titles(count: int) -> list[tuple[None, str]]:
@@ -145,6 +147,43 @@ def test_unfinished_stages_are_swept_only_when_they_are_old(bench):
     assert folder.exists()
     assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=0) == 1
     assert not folder.parent.exists()
+
+
+def _keys_of_the_earlier_run(bench) -> Path:
+    """Write the keys that a run computes, as it does before its first chunk."""
+    keys = bench.lakehouse.session.createDataFrame([(key_of("a"), key_of("a"))], "key string, content string")
+    staging.stage_work(bench.lakehouse, TARGETS["perplexity"], "earlier", keys)
+    return Path(staging.chunk_folder(bench.lakehouse, TARGETS["perplexity"], "earlier", staging.KEYS))
+
+
+def test_the_keys_of_a_run_that_lives_are_left_to_it(bench):
+    _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
+    keys = _keys_of_the_earlier_run(bench)
+    bench.configure(staging_max_age_h=0)
+    with staging.living("earlier"):
+        bench.extract("perplexity")  # publishes what waits
+        assert len(bench.rows("perplexities")) == 1
+        assert keys.exists()
+    _stage_by_hand(bench, [_row("b", 2.0)], promised=1)
+    bench.configure(staging_max_age_h=24)
+    bench.extract("perplexity")
+    assert not keys.exists()
+
+
+def test_where_no_lock_keeps_other_drivers_out_keys_are_swept_by_the_age_of_their_run(bench):
+    keys = _keys_of_the_earlier_run(bench)
+    target, elsewhere = TARGETS["perplexity"], Lakehouse(bench.lakehouse.session, bench.config)
+    elsewhere.config = bench.config.model_copy(update={"catalog": "main"})
+    staging.forget_dead_run(elsewhere, target, "earlier")
+    assert keys.exists()
+    old = time.time() - 7200
+    for path in [*keys.iterdir(), keys]:
+        os.utime(path, (old, old))
+    assert staging.sweep(bench.lakehouse, [target], max_age_h=1) == 0  # its folder changed just now
+    os.utime(keys.parent, (old, old))
+    assert staging.sweep(bench.lakehouse, [target], max_age_h=1) == 1
+    staging.forget_dead_run(bench.lakehouse, target, "earlier")
+    assert not keys.parent.exists()
 
 
 def test_two_threads_of_one_driver_write_no_key_twice(bench):
