@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.contents import REPOSITORY
 
 PACKAGES = (
     "smp-features",
@@ -43,7 +43,7 @@ def describe_commit() -> str | None:
     """Return the commit measured, with a plus where code differs from it; None outside of a checkout."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
     commit = git("rev-parse", "--short", "HEAD").stdout.strip()
     differs = git("diff", "--quiet", "HEAD", "--", "*.py", "*.yaml").returncode
