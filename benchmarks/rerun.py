@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.contents import MADE_UP
+from benchmarks.executions import PURPOSES, show_queries, use_of_queries
 from benchmarks.lake import Lake
 from benchmarks.results import table
+from benchmarks.slots import event_log_settings
 from benchmarks.stand_in import make_posts, stand_ins
 from smp_features.extraction.targets import TARGETS
 from smp_features.runs import Summary
@@ -21,6 +24,9 @@ SIZES = (1_000, 10_000, 100_000)
 NEW_SHARE = 0.01
 SECONDS_PER_ROW = 0.0005
 REPEATS = 3
+RUNS = ("nothing", "one_new_post", "increment")
+"""Runs whose seconds are taken apart."""
+
 WARM_UP_POSTS = 200
 
 WATCHED = (*(target.table for target in TARGETS.values()), "texts", "attempts", "extractors")
@@ -31,13 +37,17 @@ def measure(bench: Bench) -> dict[str, Any]:
     """Time full runs, runs with nothing to do, and increments, with stand-ins for all four models."""
     lakes, made = bench.work / "rerun", bench.work / "made"
     shutil.rmtree(lakes, ignore_errors=True)
-    warm = Lake(lakes / "warm", stand_ins=stand_ins(SECONDS_PER_ROW))
+    events = lakes / "events"
+    warm = Lake(lakes / "warm", spark={"conf": event_log_settings(events)}, stand_ins=stand_ins(SECONDS_PER_ROW))
     warm.add(*make_posts(warm.session, made, WARM_UP_POSTS))
     for _ in range(1 if bench.quick else 2):
         warm.extract()
     counts = [bench.posts(size) for size in SIZES[: 1 if bench.quick else None]]
     sizes = [_measure_size(lakes / str(posts), made, posts) for posts in counts]
     warm.close()
+    for size in sizes:
+        for run in RUNS:
+            size[run]["queries"] = use_of_queries(events, *size[run].pop("span"))
     shutil.rmtree(lakes)
     return {"seconds_per_row": SECONDS_PER_ROW, "extractors": len(TARGETS), "sizes": sizes}
 
@@ -48,29 +58,31 @@ def _measure_size(root: Path, made: Path, posts: int) -> dict[str, Any]:
     full, full_s = lake.extract()
 
     before = lake.versions(WATCHED)
-    repeats = [lake.extract() for _ in range(REPEATS)]
+    repeats = [_timed(lake) for _ in range(REPEATS)]
     after = lake.versions(WATCHED)
-    again = [summary for summaries, _ in repeats for summary in summaries]
-    nothing_s = statistics.median(seconds for _, seconds in repeats)
+    again = [summary for summaries, _, _ in repeats for summary in summaries]
+    nothing_s = statistics.median(seconds for _, seconds, _ in repeats)
 
     lake.add(*make_posts(lake.session, made, 1, start=posts))
-    one, one_s = lake.extract()
+    one, one_s, one_span = _timed(lake)
     new = max(1, round(posts * NEW_SHARE))
     lake.add(*make_posts(lake.session, made, new, start=posts + 1))
-    increment, increment_s = lake.extract()
+    increment, increment_s, increment_span = _timed(lake)
     found = {
         "posts": posts,
         "full": _run(full, full_s),
         "nothing": {
             "seconds": round(nothing_s, 2),
-            "all_seconds": [round(seconds, 2) for _, seconds in repeats],
+            "all_seconds": [round(seconds, 2) for _, seconds, _ in repeats],
+            "span": next(span for _, seconds, span in repeats if seconds == nothing_s),
             "model_loads": sum(summary.model_loads for summary in again),
             "new_versions": sum(after[name] - before[name] for name in WATCHED),
             "extractors_with_work": sum(summary.outcome != "nothing_to_do" for summary in again),
         },
-        "one_new_post": _run(one, one_s),
+        "one_new_post": {**_run(one, one_s), "span": one_span},
         "increment": {
             **_run(increment, increment_s),
+            "span": increment_span,
             "new_posts": new,
             "expected_seconds": round(nothing_s + NEW_SHARE * full_s, 2),
             "expected_over_one_post_seconds": round(one_s + NEW_SHARE * full_s, 2),
@@ -80,17 +92,19 @@ def _measure_size(root: Path, made: Path, posts: int) -> dict[str, Any]:
     return found
 
 
+def _timed(lake: Lake) -> tuple[list[Summary], float, tuple[float, float]]:
+    """Extract; also return when it began and ended, in seconds since the epoch, as Spark's event log has it."""
+    began = time.time()
+    summaries, seconds = lake.extract()
+    return summaries, seconds, (began, time.time())
+
+
 def _run(summaries: list[Summary], seconds: float) -> dict[str, Any]:
-    phases: dict[str, float] = {}
-    for summary in summaries:
-        for phase, spent in summary.seconds.items():
-            phases[phase] = round(phases.get(phase, 0.0) + spent, 2)
     return {
         "seconds": round(seconds, 2),
         "computed": sum(summary.computed for summary in summaries),
         "left": sum(summary.left for summary in summaries),
         "model_loads": sum(summary.model_loads for summary in summaries),
-        "phases": phases,
     }
 
 
@@ -125,17 +139,6 @@ def section(figures: dict[str, Any]) -> str:
             for size in sizes
         ),
     )
-    phases = table(
-        ("posts", "run", "measured, s", "plan", "publish", "reconcile", "the rest", "in workers"),
-        (
-            (f"{size['posts']:,}", named, f"{size[run]['seconds']:.1f}", *_spent(size[run]))
-            for size in sizes
-            for run, named in (
-                ("one_new_post", "one new post"),
-                ("increment", f"{size['increment']['new_posts']:,} new"),
-            )
-        ),
-    )
     return f"""## Rerun and increment
 
 All {figures["extractors"]} extractors, with stand-ins that take {1000 * figures["seconds_per_row"]:g} ms per input
@@ -150,12 +153,19 @@ One post in a hundred is new. The goal is the time of a run with nothing to do p
 The last column takes one new post, which pays once for jobs and commits, in the place of a run with nothing to do.
 {_beyond_one_post(sizes)}
 
-Where its seconds went, summed over extractors. `plan` works out and stages the keys, `publish` are MERGEs into Delta
-tables, `reconcile` counts what is there afterwards. `the rest` is not taken apart: the look at all tables before any
-extractor begins, which is all of a run with nothing to do, and the chunks' jobs, of which the workers' own seconds,
-summed over slots, stand in the last column:
+{_where_seconds_went(sizes)}"""
 
-{phases}"""
+
+def _where_seconds_went(sizes: list[dict[str, Any]]) -> str:
+    def named(size: dict[str, Any], run: str) -> str:
+        new = size["increment"]["new_posts"]
+        return {"nothing": "nothing to do", "one_new_post": "one new post", "increment": f"{new:,} new"}[run]
+
+    return show_queries(
+        "Where the seconds went",
+        ("posts", "run"),
+        (((f"{size['posts']:,}", named(size, run)), size[run]["queries"]) for size in sizes for run in RUNS),
+    )
 
 
 def _verdict(sizes: list[dict[str, Any]]) -> str:
@@ -172,26 +182,20 @@ def _verdict(sizes: list[dict[str, Any]]) -> str:
 
 
 def _beyond_one_post(sizes: list[dict[str, Any]]) -> str:
-    """Say how far the largest size is from its last column, and in which rows of the profile the difference lies."""
+    """Say how far the largest size is from its last column, and what that one new post costs more than nothing."""
     size = sizes[-1]
-    one, run = size["one_new_post"], size["increment"]
+    nothing, one, run = (size[name] for name in RUNS)
     more = run["seconds"] - run["expected_over_one_post_seconds"]
-    names = ("plan", "publish", "reconcile", "the rest")
-    grown = zip(names, _driver(run), _driver(one), strict=True)
-    told = ", ".join(f"`{name}` {after - before:+.1f} s" for name, after, before in grown)
+
+    def grown(after: dict[str, Any], before: dict[str, Any]) -> str:
+        differences = (
+            (after["queries"][purpose]["seconds"] - before["queries"][purpose]["seconds"], heading.partition(":")[0])
+            for purpose, heading in PURPOSES.items()
+        )
+        return ", ".join(f"{heading} {seconds:+.1f} s" for seconds, heading in differences)
+
     return (
-        f"At {size['posts']:,} posts the increment differs from it by {more:+.1f} s. From one new post alone it "
-        f"differs by {run['seconds'] - one['seconds']:+.1f} s, of which, by the table below, {told}. "
-        "`publish` and `the rest` were not taken apart further."
+        f"At {size['posts']:,} posts the increment differs from it by {more:+.1f} s. One new post takes "
+        f"{one['seconds'] - nothing['seconds']:+.1f} s to nothing to do: {grown(one, nothing)}. The increment takes "
+        f"{run['seconds'] - one['seconds']:+.1f} s to one new post: {grown(run, one)}."
     )
-
-
-def _driver(run: dict[str, Any]) -> list[float]:
-    """Return the seconds of the phases at the driver, and the rest."""
-    spent = [run["phases"][name] for name in ("plan", "publish", "reconcile")]
-    return [*spent, run["seconds"] - sum(spent)]
-
-
-def _spent(run: dict[str, Any]) -> tuple[str, ...]:
-    workers = sum(run["phases"][name] for name in ("load", "decode", "idle", "compute", "write"))
-    return tuple(f"{seconds:.1f}" for seconds in (*_driver(run), workers))

@@ -92,7 +92,7 @@ def use_of_slots(folder: Path, slots: int, began: float, ended: float) -> dict[s
 def _tasks(folder: Path) -> Iterator[tuple[float, float, bool]]:
     """Yield every task's start and end, in seconds since the epoch, and whether it ran a model."""
     with_model: set[int] = set()
-    for event in _events(folder):
+    for event in events(folder):
         if event["Event"] == "SparkListenerStageSubmitted":
             stage = event["Stage Info"]
             if any(MODEL_OPERATOR in rdd.get("Scope", "") for rdd in stage["RDD Info"]):
@@ -102,7 +102,8 @@ def _tasks(folder: Path) -> Iterator[tuple[float, float, bool]]:
             yield times["Launch Time"] / 1000, times["Finish Time"] / 1000, event["Stage ID"] in with_model
 
 
-def _events(folder: Path) -> Iterator[dict[str, Any]]:
+def events(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what an event log's folder, of a session that was stopped, holds."""
     (path,) = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
     with path.open(encoding="utf-8") as lines:
         for line in lines:

@@ -120,13 +120,12 @@ def run_stage(
             # Extraction fails with what each extractor did; other stages fail as one step.
             failed = getattr(error, "summaries", None) or [Summary(name, "failed", message=error.message)]
             try:
-                for summary in failed if lakehouse.exists("runs") else ():
-                    lakehouse.record(run, summary, started, datetime.now(UTC))
+                if lakehouse.exists("runs"):
+                    lakehouse.record(run, failed, started, datetime.now(UTC))
             except SPARK_FAILURES as another:  # such as a full disk, which is what failed the stage
                 logger.warning("what failed could not be noted in runs: %s", cause(str(another)))
             raise
-        for summary in summaries:
-            lakehouse.record(run, summary, started, datetime.now(UTC))
+        lakehouse.record(run, summaries, started, datetime.now(UTC))
     return summaries
 
 

@@ -298,24 +298,33 @@ class Lakehouse:
         """
         return self._writes(table, lambda: self._delta(table).delete(condition))
 
-    def record(self, run: str, summary: Summary, started: datetime, finished: datetime) -> None:
-        """Append a stage's summary to `runs`."""
-        started, finished = summary.started_at or started, summary.finished_at or finished
-        elapsed = max((finished - started).total_seconds(), 1e-9)
-        row = {column: getattr(summary, column) for column in SPECS["runs"].column_names if hasattr(summary, column)}
-        row |= {
-            "run": run,
-            "started_at": started,
-            "finished_at": finished,
-            "rows_per_second": summary.computed / elapsed if summary.computed else None,
-        }
-        self.append("runs", [row])
+    def record(self, run: str, summaries: Iterable[Summary], started: datetime, finished: datetime) -> None:
+        """Append summaries to `runs`, as one version.
+
+        Args:
+            run: The run they belong to.
+            summaries: Of the stage, or of each of its steps.
+            started: When it began, for those that do not say.
+            finished: When it ended, for those that do not say.
+        """
+        self.append("runs", [self._recorded(run, summary, started, finished) for summary in summaries])
 
     def optimize(self, table: str) -> Row | None:
         """Compact a table's small files; the content stays the same."""
         return self._retrying(lambda: self._delta(table).optimize().executeCompaction().head())
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _recorded(self, run: str, summary: Summary, started: datetime, finished: datetime) -> dict[str, object]:
+        started, finished = summary.started_at or started, summary.finished_at or finished
+        elapsed = max((finished - started).total_seconds(), 1e-9)
+        row = {column: getattr(summary, column) for column in SPECS["runs"].column_names if hasattr(summary, column)}
+        return row | {
+            "run": run,
+            "started_at": started,
+            "finished_at": finished,
+            "rows_per_second": summary.computed / elapsed if summary.computed else None,
+        }
 
     def _delta(self, table: str) -> DeltaTable:
         if self.managed:

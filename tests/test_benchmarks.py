@@ -12,6 +12,7 @@ import pytest
 from benchmarks.__main__ import NAMES, contents_of, of
 from benchmarks.chaos import LAST, draw_moments
 from benchmarks.contenders.protocol import VALUES
+from benchmarks.executions import use_of_queries
 from benchmarks.race import differences
 from benchmarks.results import FOLDER, render
 from benchmarks.slots import use_of_slots
@@ -61,6 +62,50 @@ def test_time_is_accounted_for_by_what_slots_did(tmp_path):
     found = use_of_slots(tmp_path, 2, 100, 113)
     # From 102 to 110 are 16 slot-seconds: 9 with a model, 1 with another task, 6 without any.
     assert found == {"before": 2, "between": 8, "model": 4.5, "small": 0.5, "empty": 3, "after": 3}
+
+
+def test_time_is_accounted_for_by_what_queries_were_for(tmp_path):
+    sql = "org.apache.spark.sql.execution.ui.SparkListenerSQLExecution"
+
+    def begins(number, at, plan, root=None):
+        of = {"executionId": number, "rootExecutionId": number if root is None else root}
+        return {"Event": f"{sql}Start", **of, "time": 1000 * at, "physicalPlanDescription": plan}
+
+    def ends(number, at):
+        return {"Event": f"{sql}End", "executionId": number, "time": 1000 * at}
+
+    def job(number, start, end, root=None):
+        asked = {} if root is None else {"spark.sql.execution.root.id": str(root)}
+        times = {"Submission Time": 1000 * start, "Stage IDs": [number], "Properties": asked}
+        task = {"Launch Time": 1000 * start, "Finish Time": 1000 * end}
+        return [
+            {"Event": "SparkListenerJobStart", "Job ID": number, **times},
+            {"Event": "SparkListenerTaskEnd", "Stage ID": number, "Task Info": task},
+            {"Event": "SparkListenerJobEnd", "Job ID": number, "Completion Time": 1000 * end},
+        ]
+
+    events = [
+        begins(0, 80, "Scan"), *job(0, 81, 95, 0), ends(0, 95),  # before the span
+        *job(1, 101, 102, 1),  # while the query is planned, so before it is said to start
+        begins(1, 103, "Scan"), *job(2, 103, 104, 1), ends(1, 106),
+        begins(2, 105, "Execute MergeIntoCommand"), begins(3, 106, "Scan", 2), *job(3, 106, 108, 2),
+        ends(3, 108), ends(2, 110),
+        begins(4, 107, "MapInArrow"), *job(4, 107, 112, 4), ends(4, 112),
+        *job(5, 113, 114),  # of no query
+    ]  # fmt: skip
+    (tmp_path / "log").write_text("\n".join(map(json.dumps, events)))
+    found = use_of_queries(tmp_path, 100, 115)
+
+    def row(seconds, jobless, queries, jobs, tasks):
+        return {"seconds": seconds, "jobless": jobless, "queries": queries, "jobs": jobs, "tasks": tasks}
+
+    assert found == {
+        "merge": row(5, 1, 1, 1, 2),  # 105 to 110, jobs of its own or another from 106 on
+        "model": row(2, 0, 1, 1, 5),  # 107 to 112, less what the MERGE has
+        "keys": row(5, 2, 2, 3, 3),  # 101 to 105 and 113 to 114, jobs in all but 102 to 103 and 104 to 105
+        "record": row(0, 0, 0, 0, 0),
+        "nothing": row(3, 3, 0, 0, 0),  # 100 to 101, 112 to 113 and 114 to 115
+    }
 
 
 def test_moments_to_kill_are_spread_over_the_whole_run_and_a_seed_draws_them_again():

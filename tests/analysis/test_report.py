@@ -146,8 +146,8 @@ def _fill(lakehouse: Lakehouse, posts: pd.DataFrame) -> None:
     first = Summary("ingest", wanted=80, ok=80, computed=90, model_loads=4)
     again = Summary("ingest", "nothing_to_do", wanted=91, ok=90, failed=1)
     later = NOW + timedelta(hours=1)
-    lakehouse.record("run-2", again, later, later + timedelta(seconds=1))
-    lakehouse.record("run-1", first, NOW, NOW + timedelta(seconds=2))
+    lakehouse.record("run-2", [again], later, later + timedelta(seconds=1))
+    lakehouse.record("run-1", [first], NOW, NOW + timedelta(seconds=2))
 
 
 def _results(posts: pd.DataFrame) -> dict[str, object]:

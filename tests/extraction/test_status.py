@@ -14,7 +14,7 @@ def test_status_counts_every_stage_in_order_and_shows_its_last_run(bench):
     bench.post(("red cat", "oom 1"), (None, ""))
     bench.configure(max_attempts=1)
     bench.extract("perplexity")
-    bench.lakehouse.record("run-1", Summary("ingest", wanted=5, ok=4, failed=1, message="read"), NOW, NOW)
+    bench.lakehouse.record("run-1", [Summary("ingest", wanted=5, ok=4, failed=1, message="read")], NOW, NOW)
     rows = {row["stage"]: row for row in status_of(bench.lakehouse.session, bench.config)}
     assert list(rows) == [
         "ingest", "extract/caption", "extract/clip_image", "extract/clip_text", "extract/perplexity", "features",
