@@ -253,7 +253,9 @@ def _memory(figures: dict[str, Any]) -> str:
         f"Of the driver's JVM, its heap took {_from_to(figures, 'driver_committed')} MiB from the system: the JVM lets "
         f"garbage stand before it collects, up to {figures['driver_memory']} (`spark.driver_memory`). What a "
         f"collection of the whole heap left alive, every half minute and at the end, is the live heap; of it, blocks "
-        f"of broadcasts were {_from_to(figures, 'driver_blocks')} MiB. At the largest size these classes grew most "
+        f"of broadcasts reached {_from_to(figures, 'driver_blocks')} MiB. Broadcast are the keys of the chunks in "
+        f"flight, at most `extraction.chunk_minutes` of work each, and what Spark's joins choose; which of them holds "
+        f"how much was not measured. At the largest size these classes grew most "
         f"from the beginning to the peak, in MiB: {grown}."
     )
 
