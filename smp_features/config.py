@@ -128,7 +128,7 @@ class ExtractionConfig(_Frozen):
         slots: Tasks at a time; null takes all that the executors have cores and GPUs for.
         chunk_minutes: Work between two publishes, so the most that a kill can lose.
         first_chunk_rows: Rows per slot of the first chunks, from which the speed is measured; null takes 32 pictures
-            or 256 texts.
+            or 256 texts, and up to 16 times as many if at the last run's speed they are `chunk_minutes` of work.
         chunks_in_flight: Chunks computed at once, so that each hides the other's tail.
         max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error.
         deadline_s: Seconds a micro-batch may take before its worker is ended.

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from pyspark import inheritable_thread_target
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from smp_features.config import Config
 from smp_features.errors import DeviceError, SmpError
 from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_in_progress, sees_notes
 from smp_features.extraction.chunks import Chunk, Cutter
-from smp_features.extraction.plan import Ledger, Scope, to_compute
+from smp_features.extraction.plan import Ledger, Scope
 from smp_features.extraction.staging import publish
+from smp_features.extraction.targets import Target
 from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
 from smp_features.progress import reporter
@@ -33,7 +36,13 @@ ARROW_ROWS = {"images": 32, "texts": 2048}
 micro-batches of like lengths are filled from one, and out of 256 titles CLIP took 1.4 times as long, on padding."""
 
 FIRST_ROWS = {"images": 32, "texts": 256}
-"""Rows per slot of the first chunks, unless configured."""
+"""Rows per slot of the first chunks, unless configured or an earlier run says that more are a chunk's minutes."""
+
+MOST_FIRST_ROWS = 16
+"""Times as many at most: an earlier run may have been on a faster machine."""
+
+_BUSY = ("idle", "compute", "write")
+"""Phases of a worker that grow with its rows: loading models and what surrounds a job do not."""
 
 POLL_S = 2.0
 """Seconds between two looks at the progress of chunks in flight."""
@@ -67,13 +76,12 @@ class Progress:
             self.phases.add(phase, seconds)
 
     def speed(self, slots: int) -> float:
-        """Return rows per second of busy workers: loading models and what surrounds a job do not grow with a chunk.
+        """Return rows per second of busy workers.
 
         Args:
             slots: Tasks at a time.
         """
-        busy = sum(self.phases.seconds.get(phase, 0.0) for phase in ("idle", "compute", "write"))
-        return self.rows * slots / max(busy, 1e-3)
+        return self.rows * slots / _busy(self.phases.seconds)
 
 
 def compute_missing(
@@ -82,7 +90,7 @@ def compute_missing(
     extractor: Extractor,
     scope: Scope,
     ledger: Ledger,
-    work: DataFrame,
+    keys: DataFrame,
     run: str,
     progress: Progress,
 ) -> None:
@@ -96,7 +104,7 @@ def compute_missing(
         extractor: What computes.
         scope: What is asked of it.
         ledger: The counts of what is left.
-        work: The keys left, as staged.
+        keys: The keys left, as one column `key`.
         run: The run.
         progress: Counts what was done.
 
@@ -115,8 +123,10 @@ def compute_missing(
         notes="",
         keep_notes=sees_notes(lakehouse),
     )
-    job = Job(scope, task, to_compute(work), run, slots)
-    first_rows = extraction.first_chunk_rows or FIRST_ROWS[scope.target.contents]
+    job = Job(scope, task, keys, run, slots)
+    first_rows = extraction.first_chunk_rows or _first_rows(
+        lakehouse, scope.target, ceil(ledger.to_compute / slots), extraction.chunk_minutes
+    )
     cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
     computing: dict[Future[Staged], Chunk] = {}
     publishing: set[Future[None]] = set()
@@ -178,6 +188,30 @@ def compute_missing(
         progress.computing_s += time.monotonic() - started
     if failure is not None:
         raise failure
+
+
+def _first_rows(lakehouse: Lakehouse, target: Target, left: int, minutes: float) -> int:
+    """Return the rows per slot of the first chunks, from the speed of the last run that computed any.
+
+    Args:
+        lakehouse: The tables.
+        target: The extractor's place among them.
+        left: Rows left, per slot.
+        minutes: Work in a chunk.
+    """
+    few = FIRST_ROWS[target.contents]
+    if left <= few:
+        return few
+    computed = lakehouse.read("runs").where((F.col("stage") == target.stage) & (F.col("computed") > 0))
+    last = computed.orderBy(F.desc("started_at")).select("computed", "seconds").head()
+    if last is None:
+        return few
+    speed = last["computed"] / _busy(last["seconds"])
+    return min(max(few, int(speed * minutes * 60)), few * MOST_FIRST_ROWS)
+
+
+def _busy(seconds: Mapping[str, float]) -> float:
+    return max(sum(seconds.get(phase, 0.0) for phase in _BUSY), 1e-3)
 
 
 def check_device(session: SparkSession, config: Config) -> None:

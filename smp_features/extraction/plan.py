@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pyspark import inheritable_thread_target
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from smp_features.extraction import statuses
@@ -15,7 +15,15 @@ from smp_features.extraction.targets import Target
 from smp_features.tables import Lakehouse
 
 PREFIX_DIGITS = 3
-"""Leading hex digits by which left keys are counted, so 4096 counts at most: the grain of chunks."""
+"""Leading hex digits by which unfinished keys are counted, so 4096 counts at most: the grain of chunks."""
+
+LISTED = 8
+"""Unfinished keys with the same leading digits that are brought along with their count. Keys are digests, so some
+thousands of new ones are nearly always listed whole; of more, only counts reach the driver."""
+
+LEFT, REFUSED, UNKNOWN = "left", "refused", "unknown"
+UNFINISHED = (LEFT, REFUSED, UNKNOWN)
+"""States of keys that still need something: computing, a row as their content was refused, content."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,36 @@ FACTS = {
 """What tables say of a key, with SQL types."""
 
 
-def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: DataFrame | None = None) -> DataFrame:
+@dataclass(frozen=True)
+class Work:
+    """The unfinished keys of an extractor, which stay what they are while the tables change.
+
+    Attributes:
+        keys: Columns `key`, and `content`, the status of the content, null if there is none.
+        shards: The shards that they lie in, if they are few; None if they are many, and may be in all.
+    """
+
+    keys: DataFrame
+    shards: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_few(cls, session: SparkSession, unfinished: Sequence[tuple[str, str | None]]) -> Work:
+        """Return work on keys that the driver holds, each with the status of its content."""
+        keys = session.createDataFrame(list(unfinished), "key string, content string")
+        return cls(keys.coalesce(1), tuple(sorted({key[0] for key, _ in unfinished})))
+
+    @property
+    def to_compute(self) -> DataFrame:
+        """Keys that a model must compute, as one column `key`."""
+        return self.keys.where(F.col("content") == statuses.OK).select("key")
+
+    @property
+    def refused(self) -> DataFrame:
+        """Keys whose content is unusable, as one column `key`."""
+        return self.keys.where(F.col("content") != statuses.OK).select("key")
+
+
+def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: Work | None = None) -> DataFrame:
     """Return every wanted key with where it stands.
 
     Everything known of a key is put under each other and grouped once: one shuffle of keys instead of three joins.
@@ -131,18 +168,25 @@ def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: DataFrame | None = N
     Args:
         lakehouse: The tables.
         scope: What is asked, at which versions.
-        work: What `unfinished` returned of these keys before some work; None asks for all keys that posts want.
+        work: The keys that are asked about, as they were before some work; None asks for all keys that posts want.
 
     Returns:
-        Columns `key`; `status`, of its row, null without one; `rows`, in the feature table, which must be 0 or 1;
-        `given_up`, whether it may not be tried again; `content`, the status of the content, null if there is none.
+        Columns `key`; `state`, which is `done`, `given_up` or one of `UNFINISHED`; `status`, of its row, null without
+        one; `rows`, in the feature table, which must be 0 or 1; `content`, the status of the content, null if there is
+        none.
     """
     target = scope.target
-    wanted = keys_wanted(lakehouse, scope) if work is None else work
-    unknown = [F.lit(None).cast(kind).alias(fact) for fact, kind in FACTS.items() if fact not in wanted.columns]
-    known = wanted.select("*", F.lit(True).alias("wanted"), *unknown)
-    rows = lakehouse.read(target.table, scope.versions[target.table]).where(F.col("extractor") == scope.fingerprint)
-    parts = [rows.select(F.col(target.key).alias("key"), "status", F.lit(1).alias("row"))]
+    wanted = keys_wanted(lakehouse, scope) if work is None else work.keys
+    missing = [F.lit(None).cast(kind).alias(fact) for fact, kind in FACTS.items() if fact not in wanted.columns]
+    known = wanted.select("*", F.lit(True).alias("wanted"), *missing)
+    shards = None if work is None else work.shards
+    rows = lakehouse.read(target.table, scope.versions[target.table], shards)
+    rows = rows.where(F.col("extractor") == scope.fingerprint).select(
+        F.col(target.key).alias("key"), "status", F.lit(1).alias("row")
+    )
+    if shards is not None:  # few keys: nothing of the table but their rows is moved
+        rows = rows.join(F.broadcast(wanted.select("key")), "key", "left_semi")
+    parts = [rows]
     if work is None:
         content_status = F.col("status") if target.contents == "images" else F.lit(statuses.OK)
         contents = lakehouse.read(target.contents, scope.versions[target.contents])
@@ -153,6 +197,13 @@ def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: DataFrame | None = N
         known = known.unionByName(part, allowMissingColumns=True)
     # Attempts later than the key's last reset; a null reset was never.
     tries = F.size(F.filter("tries", lambda at: F.col("reset").isNull() | (at > F.col("reset"))))
+    state = (
+        F.when(F.col("status").isNotNull(), "done")
+        .when(F.col("content") != statuses.OK, REFUSED)
+        .when(tries >= scope.max_attempts, "given_up")
+        .when(F.col("content").isNull(), UNKNOWN)
+        .otherwise(LEFT)
+    )
     return (
         known.groupBy("key")
         .agg(
@@ -164,59 +215,53 @@ def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: DataFrame | None = N
             F.max("reset_at").alias("reset"),
         )
         .where("wanted")
-        .select(
-            "key",
-            "status",
-            "rows",
-            (F.col("status").isNull() & (tries >= scope.max_attempts)).alias("given_up"),
-            "content",
-        )
+        .select("key", state.alias("state"), "status", "rows", "content")
     )
 
 
-def unfinished(states: DataFrame) -> DataFrame:
-    """Return the keys of `keys_by_state` that still need something: `key`, and `content`, the status of the content."""
-    return states.where(F.col("status").isNull() & ~F.col("given_up")).select("key", "content")
+@dataclass(frozen=True)
+class Stock:
+    """What was counted.
+
+    Attributes:
+        ledger: The counts.
+        unfinished: The unfinished keys, each with the status of its content; None if they are too many to be listed.
+    """
+
+    ledger: Ledger
+    unfinished: tuple[tuple[str, str | None], ...] | None
 
 
-def to_compute(work: DataFrame) -> DataFrame:
-    """Return the keys of `unfinished` that a model must compute."""
-    return work.where(F.col("content") == statuses.OK).select("key")
-
-
-def refused_contents(work: DataFrame) -> DataFrame:
-    """Return the keys of `unfinished` whose content is unusable."""
-    return work.where(F.col("content") != statuses.OK).select("key")
-
-
-def take_stock(states: DataFrame) -> Ledger:
-    """Count the keys of `keys_by_state`, in one Spark job."""
-    state = (
-        F.when(F.col("status").isNotNull(), "done")
-        .when(F.col("content") != statuses.OK, "refused")
-        .when(F.col("given_up"), "given_up")
-        .when(F.col("content").isNull(), "unknown")
-        .otherwise("left")
-    )
+def take_stock(states: DataFrame) -> Stock:
+    """Count the keys of `keys_by_state`, and list the unfinished ones if they are few, in one Spark job."""
+    is_unfinished = F.col("state").isin(*UNFINISHED)
     rows = (
-        states.withColumn("state", state)
-        .withColumn("prefix", F.when(F.col("state") == "left", F.substring("key", 1, PREFIX_DIGITS)))
-        .groupBy("state", "status", "prefix")
-        .agg(F.count("*").alias("keys"), F.count(F.when(F.col("rows") > 1, True)).alias("duplicates"))
+        states.withColumn("prefix", F.when(is_unfinished, F.substring("key", 1, PREFIX_DIGITS)))
+        .withColumn("content", F.when(is_unfinished, F.col("content")))
+        .groupBy("state", "status", "content", "prefix")
+        .agg(
+            F.count("*").alias("keys"),
+            F.count(F.when(F.col("rows") > 1, True)).alias("duplicates"),
+            F.collect_list(F.when(is_unfinished, F.col("key"))).alias("listed"),
+        )
+        .withColumn("listed", F.when(F.size("listed") <= LISTED, F.col("listed")))
         .collect()
     )
 
     def total(state: str) -> int:
         return sum(row["keys"] for row in rows if row["state"] == state)
 
-    return Ledger(
+    ledger = Ledger(
         done={row["status"]: row["keys"] for row in rows if row["state"] == "done"},
         given_up=total("given_up"),
-        left={row["prefix"]: row["keys"] for row in rows if row["state"] == "left"},
-        refused=total("refused"),
-        unknown=total("unknown"),
+        left={row["prefix"]: row["keys"] for row in rows if row["state"] == LEFT},
+        refused=total(REFUSED),
+        unknown=total(UNKNOWN),
         duplicates=sum(row["duplicates"] for row in rows),
     )
+    if any(row["listed"] is None for row in rows):
+        return Stock(ledger, None)
+    return Stock(ledger, tuple((key, row["content"]) for row in rows for key in sorted(row["listed"])))
 
 
 def _attempts(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
@@ -240,13 +285,23 @@ class Plan:
 
     Attributes:
         scope: What was asked.
-        ledger: The counts.
+        stock: What was counted.
         states: `keys_by_state`, not kept: Spark's cache does not tell two versions of a Delta table apart.
     """
 
     scope: Scope
-    ledger: Ledger
+    stock: Stock
     states: DataFrame
+
+    @property
+    def ledger(self) -> Ledger:
+        """The counts."""
+        return self.stock.ledger
+
+    @property
+    def unfinished(self) -> DataFrame:
+        """The keys that still need something, worked out anew: `key`, and `content`, the status of the content."""
+        return self.states.where(F.col("state").isin(*UNFINISHED)).select("key", "content")
 
 
 def make_plan(lakehouse: Lakehouse, scope: Scope) -> Plan:

@@ -18,14 +18,13 @@ from smp_features.extraction.plan import (
     Ledger,
     Plan,
     Scope,
+    Work,
     changed_versions,
     keys_by_state,
     make_plan,
     make_plans,
     read_versions,
-    refused_contents,
     take_stock,
-    unfinished,
 )
 from smp_features.extraction.staging import forget_dead_run, forget_run, living, marked, publish, stage_work, sweep
 from smp_features.extraction.targets import Target, chosen
@@ -148,18 +147,19 @@ def _extract_one(
         return _summarise(config, scope, ledger, progress, {})
     before = dict(scope.versions) | lakehouse.versions(["texts"])
     with progress.phases("plan"):
-        work = stage_work(lakehouse, target, run, unfinished(plan.states))
+        work = _hold(lakehouse, plan, run)
     if ledger.refused:
         with progress.phases("publish"):
-            _publish_refused(lakehouse, scope, refused_contents(work))
+            _publish_refused(lakehouse, scope, work.refused)
         progress.refused += ledger.refused
     if ledger.to_compute:
-        compute_missing(lakehouse, config, extractor, scope, ledger, work, run, progress)
+        compute_missing(lakehouse, config, extractor, scope, ledger, work.to_compute, run, progress)
     after = lakehouse.versions(before)
     # Rows are never taken away, so what was done is done; what was left is looked up again in what is there now.
     results = dict(scope.versions) | {table: after[table] for table in (target.table, "attempts")}
     with progress.phases("reconcile"):
-        final = ledger.after(take_stock(keys_by_state(lakehouse, replace(scope, versions=results), work)))
+        states = keys_by_state(lakehouse, replace(scope, versions=results), work)
+        final = ledger.after(take_stock(states).ledger)
     forget_run(lakehouse, target, run)
     if final.wanted != ledger.wanted or final.duplicates:
         raise ReconciliationError(
@@ -168,6 +168,13 @@ def _extract_one(
             f"Look for duplicates: SELECT {target.key}, extractor, count(*) FROM {target.table} GROUP BY ALL.",
         )
     return _summarise(config, scope, final, progress, changed_versions(before, after))
+
+
+def _hold(lakehouse: Lakehouse, plan: Plan, run: str) -> Work:
+    """Return what is to be done; of many keys, worked out anew and written down."""
+    if plan.stock.unfinished is not None:
+        return Work.of_few(lakehouse.session, plan.stock.unfinished)
+    return Work(stage_work(lakehouse, plan.scope.target, run, plan.unfinished))
 
 
 def _publish_refused(lakehouse: Lakehouse, scope: Scope, keys: DataFrame) -> None:

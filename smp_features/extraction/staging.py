@@ -113,18 +113,18 @@ def living(run: str) -> Iterator[None]:
 def stage_work(lakehouse: Lakehouse, target: Target, run: str, work: DataFrame) -> DataFrame:
     """Write down the keys that a run has to do something about, and return them read back.
 
-    They are read while the tables go on changing, so they are worked out once. Each file is sorted, so that a chunk's
-    range skips most of it; sorting them all would work them out twice, the first time to sample ranges.
+    They are read while the tables go on changing. Each file is sorted, so that a chunk's range skips most of it;
+    sorting them all would work them out once more, to sample ranges.
 
     Args:
         lakehouse: The tables.
         target: The extractor's place among them.
         run: The run.
-        work: Columns `key` and `content`, see `plan.unfinished`.
+        work: Columns `key` and `content`, see `plan.Work`.
     """
     folder = chunk_folder(lakehouse, target, run, KEYS)
     work.sortWithinPartitions("key").write.mode("overwrite").parquet(folder)
-    return lakehouse.session.read.schema("key string, content string").parquet(folder)
+    return lakehouse.session.read.schema(work.schema).parquet(folder)
 
 
 def mark(lakehouse: Lakehouse, marker: Marker) -> None:

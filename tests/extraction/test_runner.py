@@ -11,7 +11,7 @@ from extraction_fakes import vector
 from pyspark.sql import functions as F
 
 from smp_features.errors import ModelError, UsageError
-from smp_features.extraction import chunk_jobs, retry, staging
+from smp_features.extraction import chunk_jobs, in_flight, plan, retry, runner, staging
 from smp_features.extraction.runner import ExtractionFailed
 from smp_features.extraction.storage import Storage
 from smp_features.stages import run_stage
@@ -176,16 +176,42 @@ def test_contents_that_posts_refer_to_and_nobody_holds_fail_the_stage(bench):
     assert bench.statuses("perplexities", "text_key") == {key_of("fine"): "ok"}
 
 
-def test_many_chunks_come_to_the_same_as_one(bench):
+def test_many_chunks_of_keys_written_down_come_to_the_same_as_one_of_keys_listed(bench, monkeypatch):
     bench.post(*((f"picture {n}", f"title {n}") for n in range(16)))
+    bench.post(("cut off", "cut off"), image_status="truncated")
+    written = []
+
+    def stage_work(lakehouse, target, run, work):
+        written.append(staging.stage_work(lakehouse, target, run, work))
+        return written[-1]
+
+    monkeypatch.setattr(runner, "stage_work", stage_work)
     bench.extract("clip_image")
     whole = bench.rows("image_embeddings")
+    assert not written
     bench.lakehouse.delete("image_embeddings", F.lit(True))
     bench.configure(first_chunk_rows=5, chunk_minutes=10)
+    monkeypatch.setattr(plan, "LISTED", 0)
     summary = bench.extract("clip_image")["clip_image"]
+    assert len(written) == 1
     assert bench.rows("image_embeddings") == whole
-    assert summary.computed == 16
+    assert (summary.computed, summary.ok, summary.failed, summary.left) == (17, 16, 1, 0)
     assert summary.model_loads <= 4
+
+
+def test_the_first_chunk_is_as_large_as_the_speed_of_the_last_run_lets_it_be(bench, monkeypatch):
+    monkeypatch.setitem(in_flight.FIRST_ROWS, "texts", 2)
+
+    def commits_for(*titles: str) -> int:
+        bench.post_titles(*titles)
+        (before,) = bench.lakehouse.versions(["perplexities"]).values()
+        (summary,) = run_stage(bench.lakehouse.session, bench.config, "extract", names=["perplexity"])
+        assert summary.left == 0
+        return bench.lakehouse.version("perplexities") - before
+
+    first = [f"title {n}" for n in range(20)]
+    assert commits_for(*first) > 1  # two rows per slot, as long as no speed is known
+    assert commits_for(*(f"{title} again" for title in first)) == 1
 
 
 def test_an_unknown_extractor_is_named_with_the_nearest(bench):
