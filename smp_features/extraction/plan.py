@@ -232,9 +232,15 @@ class Stock:
     unfinished: tuple[tuple[str, str | None], ...] | None
 
 
-def take_stock(states: DataFrame) -> Stock:
-    """Count the keys of `keys_by_state`, and list the unfinished ones if they are few, in one Spark job."""
+def take_stock(states: DataFrame, *, listing: bool = True) -> Stock:
+    """Count the keys of `keys_by_state`, and list the unfinished ones if they are few, in one Spark job.
+
+    Args:
+        states: The keys.
+        listing: False where they cannot be few: that they are many is only known when all are put together.
+    """
     is_unfinished = F.col("state").isin(*UNFINISHED)
+    listed = F.collect_list(F.when(is_unfinished, F.col("key"))) if listing else F.lit(None).cast("array<string>")
     rows = (
         states.withColumn("prefix", F.when(is_unfinished, F.substring("key", 1, PREFIX_DIGITS)))
         .withColumn("content", F.when(is_unfinished, F.col("content")))
@@ -242,7 +248,7 @@ def take_stock(states: DataFrame) -> Stock:
         .agg(
             F.count("*").alias("keys"),
             F.count(F.when(F.col("rows") > 1, True)).alias("duplicates"),
-            F.collect_list(F.when(is_unfinished, F.col("key"))).alias("listed"),
+            listed.alias("listed"),
         )
         .withColumn("listed", F.when(F.size("listed") <= LISTED, F.col("listed")))
         .collect()
@@ -307,7 +313,8 @@ class Plan:
 def make_plan(lakehouse: Lakehouse, scope: Scope) -> Plan:
     """Work out where every wanted key stands."""
     states = keys_by_state(lakehouse, scope)
-    return Plan(scope, take_stock(states), states)
+    begun = scope.versions[scope.target.table] > 0  # as created, the table is empty, and everything is left
+    return Plan(scope, take_stock(states, listing=begun), states)
 
 
 def make_plans(lakehouse: Lakehouse, scopes: Sequence[Scope]) -> dict[str, Plan]:

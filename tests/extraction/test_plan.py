@@ -16,9 +16,9 @@ def test_after_some_work_what_was_left_is_counted_where_it_came_to_stand():
 
 
 def test_unfinished_keys_are_listed_while_those_of_the_same_digits_are_few(spark):
-    def counted(*states):
+    def counted(*states, **how):
         schema = "key string, state string, status string, rows long, content string"
-        return take_stock(spark.createDataFrame(states, schema))
+        return take_stock(spark.createDataFrame(states, schema), **how)
 
     same = [(f"abc{n}", "left", None, 0, "ok") for n in range(LISTED)]
     others = [
@@ -37,6 +37,8 @@ def test_unfinished_keys_are_listed_while_those_of_the_same_digits_are_few(spark
     assert sorted(few.unfinished, key=str) == sorted(
         [*((key, "ok") for key, *_ in same), ("abc_cut", "truncated"), ("abc_gone", None), ("def0", "ok")], key=str
     )
+    unlisted = counted(*same, *others, listing=False)
+    assert (unlisted.ledger, unlisted.unfinished) == (few.ledger, None)
     many = counted(*same, *others, (f"abc{LISTED}", "left", None, 0, "ok"))
     assert many.unfinished is None
     assert many.ledger.left == {"abc": LISTED + 1, "def": 1}
