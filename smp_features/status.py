@@ -104,7 +104,7 @@ def _count(lakehouse: Lakehouse, config: Config) -> dict[str, dict[str, Any]]:
     versions = read_versions(lakehouse, TARGETS.values())
     counts: dict[str, dict[str, Any]] = {}
     scopes = [scope_of(target, fingerprints, versions, config) for target in TARGETS.values()]
-    for plan in make_plans(lakehouse, scopes).values():
+    for plan in make_plans(lakehouse, scopes, listing=False).values():
         target, ledger = plan.scope.target, plan.ledger
         values = (ledger.wanted, ledger.ok, ledger.failed, ledger.to_do, ledger.given_up)
         counts[target.stage] = dict(zip(COUNTS, values, strict=True))

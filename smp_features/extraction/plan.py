@@ -237,7 +237,8 @@ def take_stock(states: DataFrame, *, listing: bool = True) -> Stock:
 
     Args:
         states: The keys.
-        listing: False where they cannot be few: that they are many is only known when all are put together.
+        listing: False where only counts are asked for, or the keys cannot be few: that they are many is only known
+            when all are put together.
     """
     is_unfinished = F.col("state").isin(*UNFINISHED)
     listed = F.collect_list(F.when(is_unfinished, F.col("key"))) if listing else F.lit(None).cast("array<string>")
@@ -310,17 +311,17 @@ class Plan:
         return self.states.where(F.col("state").isin(*UNFINISHED)).select("key", "content")
 
 
-def make_plan(lakehouse: Lakehouse, scope: Scope) -> Plan:
-    """Work out where every wanted key stands."""
+def make_plan(lakehouse: Lakehouse, scope: Scope, *, listing: bool = True) -> Plan:
+    """Work out where every wanted key stands, and unless only counts are asked for, list what is unfinished."""
     states = keys_by_state(lakehouse, scope)
     begun = scope.versions[scope.target.table] > 0  # as created, the table is empty, and everything is left
-    return Plan(scope, take_stock(states, listing=begun), states)
+    return Plan(scope, take_stock(states, listing=listing and begun), states)
 
 
-def make_plans(lakehouse: Lakehouse, scopes: Sequence[Scope]) -> dict[str, Plan]:
+def make_plans(lakehouse: Lakehouse, scopes: Sequence[Scope], *, listing: bool = True) -> dict[str, Plan]:
     """Return several extractors' plans by name, made side by side: little of the time is spent in Spark's tasks."""
     with ThreadPoolExecutor(max(1, len(scopes)), thread_name_prefix="plan") as pool:
-        plans = pool.map(inheritable_thread_target(lambda scope: make_plan(lakehouse, scope)), scopes)
+        plans = pool.map(inheritable_thread_target(lambda scope: make_plan(lakehouse, scope, listing=listing)), scopes)
         return {scope.target.name: plan for scope, plan in zip(scopes, plans, strict=True)}
 
 

@@ -159,7 +159,7 @@ def _extract_one(
     results = dict(scope.versions) | {table: after[table] for table in (target.table, "attempts")}
     with progress.phases("reconcile"):
         states = keys_by_state(lakehouse, replace(scope, versions=results), work)
-        final = ledger.after(take_stock(states).ledger)
+        final = ledger.after(take_stock(states, listing=False).ledger)
     forget_run(lakehouse, target, run)
     if final.wanted != ledger.wanted or final.duplicates:
         raise ReconciliationError(
