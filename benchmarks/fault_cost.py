@@ -28,6 +28,7 @@ from benchmarks.lake import Lake
 from benchmarks.results import table
 from benchmarks.stand_in import computed_rows, make_posts, noted_rows, stand_ins
 from smp_features.extraction.chunks import TASK_SECONDS
+from smp_features.extraction.targets import TARGETS
 from smp_features.runs import Summary
 
 CONTENTS = {"executor": MADE_UP}
@@ -205,7 +206,12 @@ def _say_at_random(posters: dict[str, Any]) -> str:
     kills = table(
         ("killed", "while computing", "s after computing began", "rows done, about"),
         (
-            (kill["killed"], _computing(kill), kill["seconds_after_computing_began"], f"{kill['rows_done']:,}")
+            (
+                kill["killed"],
+                _computing(kill),
+                kill["seconds_after_computing_began"],
+                f"{rows_done_at(kill, posters):,}",
+            )
             for name in ("executors_killed", "commands_killed")
             for kill in posters[name]["kills"]
         ),
@@ -236,7 +242,7 @@ def _say_moments(posters: dict[str, Any]) -> str:
         tables = ", ".join(f"`{table}`" for table in seen)
         fell.append(
             f"the kills of {what} fell while {tables} {'was' if len(seen) == 1 else 'were'} computed, up to row "
-            f"{max(kill['rows_done'] for kill in kills):,} of {rows:,}"
+            f"{max(rows_done_at(kill, posters) for kill in kills):,} of {rows:,}"
         )
     told = f"{'; '.join(fell)}."
     if "seed" in posters:
@@ -250,6 +256,17 @@ def _say_moments(posters: dict[str, Any]) -> str:
         f"they fell: {told} What comes later was never hit. The benchmark draws moments over the whole run since, and "
         "has not been run again."
     )
+
+
+def rows_done_at(kill: dict[str, Any], posters: dict[str, Any]) -> int:
+    """Return the rows done at a kill: at most those of the table in work and of the tables before it.
+
+    Between its insert and the removal of its files, a chunk was counted twice.
+    """
+    tables = [target.table for target in TARGETS.values()]
+    reached = tables[: tables.index(kill["computing"]) + 1] if kill["computing"] else tables
+    rows = posters["commands_killed"]["differences"]
+    return min(kill["rows_done"], sum(rows[table]["rows"] for table in reached))
 
 
 def _computing(kill: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from benchmarks.__main__ import NAMES, contents_of, of
 from benchmarks.chaos import LAST, draw_moments
 from benchmarks.contenders.protocol import VALUES
 from benchmarks.executions import use_of_queries
+from benchmarks.fault_cost import rows_done_at
 from benchmarks.race import differences
 from benchmarks.results import FOLDER, render
 from benchmarks.slots import use_of_slots
@@ -116,3 +117,13 @@ def test_moments_to_kill_are_spread_over_the_whole_run_and_a_seed_draws_them_aga
     assert all(low <= at <= high for low, at, high in zip(parts, times, parts[1:], strict=False))
     assert all(0 <= since < 10 for _, since in moments)
     assert moments == draw_moments(course, 5, random.Random(3)) != draw_moments(course, 5, random.Random(4))
+
+
+@pytest.mark.parametrize(
+    ("computing", "counted", "done"),
+    [("text_embeddings", 18, 14), ("text_embeddings", 13, 13), ("captions", 5, 4), (None, 25, 20)],
+)
+def test_a_chunk_counted_twice_while_it_is_published_is_no_row_of_a_later_table(computing, counted, done):
+    rows = {"texts": 99, "captions": 4, "image_embeddings": 4, "text_embeddings": 6, "perplexities": 6}
+    posters = {"commands_killed": {"differences": {table: {"rows": number} for table, number in rows.items()}}}
+    assert rows_done_at({"computing": computing, "rows_done": counted}, posters) == done
