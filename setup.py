@@ -81,7 +81,7 @@ setup(
     packages=[*find_packages(include=["smp_features", "smp_features.*"]), "smp_features.conf"],
     package_dir={"smp_features": "smp_features", "smp_features.conf": "conf"},
     package_data={
-        "smp_features": ["demo/zoo/**/*", "analysis/templates/*"],
+        "smp_features": ["extractors/zoo/**/*", "analysis/templates/*"],
         "smp_features.conf": ["*.yaml", "*.sh"],
     },
     install_requires=LIBRARY,

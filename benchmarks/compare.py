@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from smp_features.table_specs import Column as TableColumn
-from smp_features.tables import Lakehouse
+from smp_features.lake.specs import Column as TableColumn
+from smp_features.lake.tables import Lakehouse
 
 COMPARED = ("texts", "captions", "image_embeddings", "text_embeddings", "perplexities")
 FLOAT_TOLERANCE = 1e-5

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from smp_features.demo.zoo import ZOO
+from smp_features.extractors.zoo import ZOO
 
 CAPTION_TOKENS = 20
 """Length of every caption: random weights hardly ever emit the end token."""

@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 from benchmarks.contents import REPOSITORY
 from smp_features.config import Config
 from smp_features.extractors.base import Extractor
+from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
 from smp_features.session import get_session
 from smp_features.stages import run_stage
-from smp_features.tables import Lakehouse
 
 CONTENTS = {"image": "images", "text": "texts"}
 

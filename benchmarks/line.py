@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.contents import REPOSITORY
 from smp_features.config import Config, load_config
-from smp_features.tables import Lakehouse
+from smp_features.lake.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 
 CONF = REPOSITORY / "conf" / "demo.yaml"

@@ -19,7 +19,7 @@ from benchmarks.bench import Bench
 from benchmarks.contenders.protocol import Job, write_job
 from benchmarks.contents import REPOSITORY, write_contents
 from benchmarks.machine import cores
-from smp_features.demo.zoo import ZOO
+from smp_features.extractors.zoo import ZOO
 
 KINDS = {"caption": "image", "clip_image": "image", "clip_text": "text", "perplexity": "text"}
 """What each extractor reads."""

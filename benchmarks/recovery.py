@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench import Bench
+from benchmarks.known_effects import read_planted, read_posts, recovery
 from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
 from smp_features.config import Config
-from smp_features.demo.recovery import read_planted, read_posts, recovery
 from smp_features.demo.walkthrough import test_scores
+from smp_features.lake.tables import Lakehouse
+from smp_features.metrics import src
 from smp_features.session import get_session
-from smp_features.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 from smp_features.training.experiment import inputs_of
-from smp_features.training.metrics import src
 from smp_features.training.nested import Nest, cross_fit, divisions_of
 from smp_features.training.train import epochs_of
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from benchmarks.bench import Bench
 from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
+from smp_features.catalogue import CONTENT_GROUPS, FEATURES
 from smp_features.config import Config
-from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES
+from smp_features.lake.tables import Lakehouse
+from smp_features.metrics import Bootstrap, percentile_interval, points, weighted_mean, weighted_src
 from smp_features.session import get_session
-from smp_features.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 from smp_features.training.experiment import inputs_of
-from smp_features.training.metrics import Bootstrap, percentile_interval, points, weighted_mean, weighted_src
 from smp_features.training.nested import Nest, cross_fit, divisions_of, held_out_of
 from smp_features.training.train import epochs_of
 

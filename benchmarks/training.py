@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from benchmarks.bench import Bench
 from benchmarks.contents import REPOSITORY
 from benchmarks.results import table
+from smp_features.catalogue import BUCKETS
 from smp_features.config import Config
-from smp_features.features.catalogue import BUCKETS
 from smp_features.features.metadata import MOST_WORDS
 from smp_features.training import snapshot as snapshots
 
@@ -44,12 +44,12 @@ TRAINING: dict[str, Any] = {
 PHASES = {
     "read the snapshot": ("smp_features.training.snapshot", "read"),
     "adapters": ("smp_features.training.nested", "train_adapters"),
-    "encoders: PCA, TF-IDF, mean labels": ("smp_features.training.encoders", "fit"),
-    "columns for the boosters": ("smp_features.training.encoders", "encode"),
-    "boosters: rounds and blend": ("smp_features.training.regressor", "_choose"),
-    "boosters: last fits": ("smp_features.training.boosters.LightGbm", "fit"),
-    "movement of vectors": ("smp_features.training.movement", "measure"),
-    "t-SNE": ("smp_features.training.embedding", "coordinates"),
+    "encoders: PCA, TF-IDF, mean labels": ("smp_features.model.encoders", "fit"),
+    "columns for the boosters": ("smp_features.model.encoders", "encode"),
+    "boosters: rounds and blend": ("smp_features.model.regressor", "_choose"),
+    "boosters: last fits": ("smp_features.model.boosters.LightGbm", "fit"),
+    "movement of vectors": ("smp_features.analysis.laboratory.movement", "measure"),
+    "t-SNE": ("smp_features.analysis.laboratory.tsne", "coordinates"),
 }
 """What the profile names, and the function whose wall-clock it is."""
 

@@ -264,7 +264,7 @@ def sql(
     verbose: VerboseOption = False,
 ) -> None:
     """Ask the tables; only reading is allowed."""
-    from smp_features.query import ask
+    from smp_features.lake.query import ask
 
     config = _configure(conf, root, overrides, verbose)
     _rows(ask(_session(config), config, query), format)
@@ -279,7 +279,7 @@ def tables(
     verbose: VerboseOption = False,
 ) -> None:
     """List the tables: rows, version, and what one row is."""
-    from smp_features.query import describe_tables
+    from smp_features.lake.query import describe_tables
 
     config = _configure(conf, root, overrides, verbose)
     _rows(describe_tables(_session(config), config), format)
@@ -290,9 +290,9 @@ def optimize(
     conf: ConfOption = None, root: RootOption = None, overrides: SetOption = None, verbose: VerboseOption = False
 ) -> None:
     """Compact small files in every table; contents stay the same."""
+    from smp_features.lake.specs import SPECS
+    from smp_features.lake.tables import Lakehouse
     from smp_features.stages import locked
-    from smp_features.table_specs import SPECS
-    from smp_features.tables import Lakehouse
 
     config = _configure(conf, root, overrides, verbose)
     with locked(config):
@@ -366,7 +366,7 @@ def submission(
     verbose: VerboseOption = False,
 ) -> None:
     """Write the champion's predictions as a challenge submission."""
-    from smp_features.submission import write_submission
+    from smp_features.scoring.submission import write_submission
 
     config = _configure(conf, root, overrides, verbose)
     written = write_submission(_session(config), config, out)
@@ -383,7 +383,7 @@ def evaluate(
     format: FormatOption = "table",
 ) -> None:
     """Score a submission: SRC (Spearman), MAE and bias."""
-    from smp_features.evaluation import evaluate as measure
+    from smp_features.scoring.evaluation import evaluate as measure
 
     measured = measure(predictions, labels, posts)
     _rows(measured.rows, format)
@@ -459,7 +459,7 @@ def _show(summary: Summary) -> None:
 
 
 def _rows(rows: list[dict[str, Any]], form: str) -> None:
-    from smp_features.query import render
+    from smp_features.lake.query import render
 
     typer.echo(render(rows, form), nl=False)
 

@@ -162,7 +162,7 @@ class FeaturesConfig(_Frozen):
     @field_validator("groups")
     @classmethod
     def _known_groups(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        from smp_features.features.catalogue import GROUPS
+        from smp_features.catalogue import GROUPS
 
         for name in value or ():
             if name not in GROUPS:
@@ -289,7 +289,7 @@ class TrainingConfig(_Frozen):
     @field_validator("leave_out")
     @classmethod
     def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from smp_features.features.catalogue import GROUPS, PICTURE
+        from smp_features.catalogue import GROUPS, PICTURE
 
         for name in value:
             if name not in (*GROUPS, PICTURE):

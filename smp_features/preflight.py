@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smp_features.config import Config
-from smp_features.demo.zoo import is_zoo_model
 from smp_features.errors import RootError
+from smp_features.extractors.zoo import is_zoo_model
 from smp_features.runs import is_local
-from smp_features.sources.smpd_files import find_splits
+from smp_features.sources.smpd.files import find_splits
 
 
 def check_before_writing(

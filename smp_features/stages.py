@@ -12,9 +12,9 @@ from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
+from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary, new_run_id, writing
 from smp_features.spark_failures import SPARK_FAILURES, cause, explained
-from smp_features.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ Stage = Callable[..., Summary | list[Summary]]
 
 
 def _ingest(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
-    from smp_features.ingest import ingest
+    from smp_features.ingest.stage import ingest
 
     return ingest(session, config, **options)
 
@@ -52,7 +52,7 @@ def _train(session: SparkSession, config: Config, **options: Any) -> Summary | l
 
 
 def _score(session: SparkSession, config: Config, **options: Any) -> Summary | list[Summary]:
-    from smp_features.scoring import score
+    from smp_features.scoring.stage import score
 
     return score(session, config, **options)
 

@@ -15,7 +15,7 @@ from smp_features.extraction.plan import make_plans, read_versions
 from smp_features.extraction.runner import scope_of
 from smp_features.extraction.targets import TARGETS, Target
 from smp_features.extractors import build_extractors
-from smp_features.tables import Lakehouse
+from smp_features.lake.tables import Lakehouse
 
 EXAMPLES = 3
 """Example keys shown per kind of error."""

@@ -13,8 +13,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config, load_config
+from smp_features.lake.tables import Lakehouse
 from smp_features.session import get_session
-from smp_features.tables import Lakehouse
 
 DOUBLES = Path(__file__).parent / "doubles"
 sys.path.insert(0, str(DOUBLES))

@@ -18,10 +18,10 @@ from smp_features.demo.generate import generate
 from smp_features.demo.walkthrough import demo_configuration
 from smp_features.demo.walkthrough import test_scores as scores_on_test_posts
 from smp_features.images import inspect_image
+from smp_features.lake.specs import SPECS
+from smp_features.lake.tables import Lakehouse
 from smp_features.stages import STAGES, run_all
 from smp_features.status import errors_of, status_of
-from smp_features.table_specs import SPECS
-from smp_features.tables import Lakehouse
 
 pytestmark = pytest.mark.slow
 

@@ -100,7 +100,7 @@ def test_the_wheel_carries_every_module_the_demo_models_the_templates_and_the_co
     carried = {name for name in wheel.namelist() if ".dist-info/" not in name}
     wanted = {
         *PACKAGE.rglob("*.py"),
-        *(path for path in (PACKAGE / "demo" / "zoo").rglob("*") if path.is_file()),
+        *(path for path in (PACKAGE / "extractors" / "zoo").rglob("*") if path.is_file()),
         *(PACKAGE / "analysis" / "templates").glob("*"),
     }
     expected = {path.relative_to(ROOT).as_posix() for path in wanted if "__pycache__" not in path.parts}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from smp_features.analysis import figures
+from smp_features import figures
 from smp_features.analysis.page import Block, Cell, Note, Section, drawn, table
-from smp_features.training.metrics import Interval
+from smp_features.metrics import Interval
 
 MADE_BY_TRAINING = "No record of adapted vectors. `smp train` makes this section."
 

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from smp_features.analysis.summaries import interval_label, intervals_from, share
 from smp_features.features.metadata import LINK
-from smp_features.training.metrics import interval_names
+from smp_features.metrics import interval_names
+from smp_features.summaries import interval_label, intervals_from, share
 
 _EXTENSIONS = "jpe?g|png|gif|tiff?|bmp|webp|heic|raw|cr2|nef|arw|dng|psd|mov|mp4|avi"
 _CAMERAS = (

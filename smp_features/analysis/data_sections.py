@@ -23,7 +23,7 @@ from smp_features.analysis.page import (
 )
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES, Extreme
 from smp_features.config import Config
-from smp_features.ingest import KNOWN_LATE
+from smp_features.ingest.stage import KNOWN_LATE
 
 STAGE_OF_TABLE = {
     "posts": "ingest: pictures",

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from smp_features.analysis import figures
-from smp_features.analysis.associations import ADJUSTMENTS, rank_correlations
+from smp_features import figures
 from smp_features.analysis.cleaning import (
     ANY,
     HIGH_PERPLEXITY,
@@ -19,8 +18,9 @@ from smp_features.analysis.cleaning import (
 )
 from smp_features.analysis.page import Cell, Note, Section, Table, drawn, show, table
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES
-from smp_features.analysis.summaries import FEW, FEWEST_USERS, by_interval, share
-from smp_features.training.metrics import Interval
+from smp_features.associations import ADJUSTMENTS, rank_correlations
+from smp_features.metrics import Interval
+from smp_features.summaries import FEW, FEWEST_USERS, by_interval, share
 
 MEASURES = {**SIMILARITIES, PERPLEXITY: "title log-perplexity"}
 """The four measures of inconsistency, and what figures call them."""

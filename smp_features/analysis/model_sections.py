@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from smp_features.analysis import figures
+from smp_features import figures
 from smp_features.analysis.page import Block, Cell, Note, Section, drawn, short, table
-from smp_features.analysis.summaries import calibration, interval_label, largest_misses, verdict
-from smp_features.training.metrics import Bootstrap, Interval, by_interval
+from smp_features.metrics import Bootstrap, Interval, by_interval
+from smp_features.summaries import calibration, interval_label, largest_misses, verdict
 
 NOT_TRAINED = "No trained model yet. `smp train` makes this section."
 

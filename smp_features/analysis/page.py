@@ -12,8 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from smp_features.analysis.figures import svg
-from smp_features.training.metrics import Interval
+from smp_features.figures import svg
+from smp_features.metrics import Interval
 
 TITLE_LENGTH = 80
 """Characters of a post's title that a page shows."""

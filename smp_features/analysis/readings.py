@@ -13,11 +13,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from smp_features.analysis.cleaning import RULES, cleaning_flags
-from smp_features.features.catalogue import columns_of
+from smp_features.catalogue import columns_of
 from smp_features.features.metadata import time_columns
 from smp_features.images import decode_rgb
+from smp_features.lake.tables import Lakehouse
 from smp_features.refusals import InputRefused
-from smp_features.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
 

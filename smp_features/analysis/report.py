@@ -17,13 +17,13 @@ from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import MISSES, Score, Truth
 from smp_features.analysis.page import Page, Section, render, show, thumbnail
 from smp_features.analysis.results import Trained, champion_results
-from smp_features.analysis.summaries import largest_misses
 from smp_features.config import Config
 from smp_features.errors import ConfigError, RootError
+from smp_features.lake.tables import Lakehouse
+from smp_features.metrics import Interval
 from smp_features.preflight import demo_model_warning
 from smp_features.runs import Phases, Summary, is_local
-from smp_features.tables import Lakehouse
-from smp_features.training.metrics import Interval
+from smp_features.summaries import largest_misses
 
 logger = logging.getLogger(__name__)
 

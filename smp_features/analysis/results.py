@@ -14,7 +14,7 @@ from smp_features.analysis.adaptation_section import Adaptation, Moved
 from smp_features.analysis.model_sections import Ablated, Score
 from smp_features.config import Config
 from smp_features.errors import UsageError
-from smp_features.training.metrics import Interval
+from smp_features.metrics import Interval
 
 SPLITS = {
     "identity": "`identity`: cross-validation in which no user is in two folds.",

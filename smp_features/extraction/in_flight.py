@@ -25,11 +25,11 @@ from smp_features.extraction.staging import publish
 from smp_features.extraction.targets import Target
 from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
+from smp_features.lake.tables import Lakehouse
 from smp_features.progress import reporter
 from smp_features.runs import Phases
 from smp_features.session import slots_of, slots_of_machine
 from smp_features.spark_failures import explained
-from smp_features.tables import Lakehouse
 
 ARROW_ROWS = {"images": 32, "texts": 2048}
 """Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one. Of texts many are wanted:

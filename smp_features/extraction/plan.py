@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from smp_features.extraction import statuses
 from smp_features.extraction.targets import Target
-from smp_features.tables import Lakehouse
+from smp_features.lake.tables import Lakehouse
 
 PREFIX_DIGITS = 3
 """Leading hex digits by which unfinished keys are counted, so 4096 counts at most: the grain of chunks."""

@@ -14,8 +14,8 @@ from smp_features.extraction import statuses
 from smp_features.extraction.plan import changed_versions
 from smp_features.extraction.targets import chosen
 from smp_features.extractors import build_extractors
+from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
-from smp_features.tables import Lakehouse
 
 
 def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str] = (), *, run: str) -> Summary:

@@ -30,9 +30,9 @@ from smp_features.extraction.staging import forget_dead_run, forget_run, living,
 from smp_features.extraction.targets import Target, chosen
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
+from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import Summary
 from smp_features.spark_failures import explained
-from smp_features.tables import Lakehouse, canonical_json
 
 logger = logging.getLogger(__name__)
 

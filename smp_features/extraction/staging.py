@@ -20,9 +20,9 @@ from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
 from smp_features.extraction.storage import Storage
 from smp_features.extraction.targets import TARGETS, Target
+from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import is_local
 from smp_features.spark_failures import SPARK_FAILURES
-from smp_features.tables import Lakehouse, canonical_json
 
 logger = logging.getLogger(__name__)
 

@@ -225,8 +225,8 @@ def find_model(setting: str, model_id: str, revision: str | None) -> ModelFiles:
 
 
 def _find_in_zoo(setting: str, model_id: str) -> Path:
-    from smp_features.demo.zoo import ZOO
     from smp_features.errors import nearest
+    from smp_features.extractors.zoo import ZOO
 
     name = model_id.removeprefix("zoo:")
     if name not in ZOO:

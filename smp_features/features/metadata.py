@@ -16,7 +16,7 @@ from typing import Any
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from smp_features.features.catalogue import BUCKETS
+from smp_features.catalogue import BUCKETS
 
 WHITE_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space, spelled out: neither `\\s` nor `str.split` means the same set in Python and Java."""

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from smp_features.catalogue import FEATURES
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError
 from smp_features.extractors import build_extractors
 from smp_features.features import metadata
-from smp_features.features.catalogue import FEATURES
+from smp_features.features.as_of import check_time_rules, with_profiles
 from smp_features.features.history import HISTORY, with_history
 from smp_features.features.inconsistency import SIMILARITIES, cosine_column
 from smp_features.features.local_time import local_columns
-from smp_features.features.point_in_time import check_time_rules, with_profiles
 from smp_features.features.scripts import script_columns
+from smp_features.lake.specs import SPECS
+from smp_features.lake.tables import Lakehouse, row_hash
 from smp_features.runs import Phases, Summary
-from smp_features.table_specs import SPECS
-from smp_features.tables import Lakehouse, row_hash
 
 logger = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ import logging
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from smp_features.catalogue import FEATURES
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError, StageError
-from smp_features.features.catalogue import FEATURES
-from smp_features.features.point_in_time import check_time_rules
+from smp_features.features.as_of import check_time_rules
 from smp_features.features.post_features import Recipe, configured_recipe
+from smp_features.lake.specs import SPECS
+from smp_features.lake.tables import Lakehouse, row_hash
 from smp_features.runs import Phases, Summary
-from smp_features.table_specs import SPECS
-from smp_features.tables import Lakehouse, row_hash
-from smp_features.training.splits import GATE_FOLD, fold_column
+from smp_features.splits import GATE_FOLD, fold_column
 
 logger = logging.getLogger(__name__)
 

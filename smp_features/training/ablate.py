@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config
-from smp_features.tables import Lakehouse
+from smp_features.lake.tables import Lakehouse
 from smp_features.training import snapshot as snapshots
 from smp_features.training.ablation import run_ablation
 from smp_features.training.experiment import inputs_of

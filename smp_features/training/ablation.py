@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from smp_features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PICTURE, columns_of
 from smp_features.config import AdapterConfig, AdapterForm, AdapterLoss, TrainingConfig
-from smp_features.features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PICTURE, columns_of
+from smp_features.metrics import Bootstrap, undefined
+from smp_features.model.adapter_weights import Floats
+from smp_features.model.inputs import Columns, Inputs, Use
 from smp_features.progress import reporter
 from smp_features.training.adapter import Epoch
-from smp_features.training.adapter_weights import Floats
-from smp_features.training.inputs import Columns, Inputs, Use
-from smp_features.training.metrics import Bootstrap, undefined
 from smp_features.training.nested import MEDIAN, Division, Nest, cross_fit, divisions_of, held_out_of, medians
 
 ALL = "all"

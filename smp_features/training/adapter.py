@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from smp_features.config import AdapterConfig
 from smp_features.errors import StageError
-from smp_features.training.adapter_weights import CLASSES, Adapters, classes
-from smp_features.training.blocks import BLOCK
+from smp_features.model.adapter_weights import CLASSES, Adapters, classes
+from smp_features.model.blocks import BLOCK
 from smp_features.training.stopping import Best, stopping_rows
 
 logger = logging.getLogger(__name__)

@@ -33,16 +33,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from smp_features import splits
+from smp_features.analysis.laboratory import movement
+from smp_features.analysis.laboratory import tsne as embedding
+from smp_features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
-from smp_features.features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
+from smp_features.metrics import Bootstrap, by_interval, finite, points, undefined
+from smp_features.model.adapter_weights import Floats
+from smp_features.model.encoders import source_of
+from smp_features.model.inputs import Columns, Inputs
+from smp_features.model.predictor import Predictor
+from smp_features.model.regressor import Regressor
 from smp_features.progress import reporter
-from smp_features.training import embedding, movement, search, splits
+from smp_features.training import search
 from smp_features.training.adapter import Epoch
-from smp_features.training.adapter_weights import Floats
-from smp_features.training.encoders import source_of
-from smp_features.training.inputs import Columns, Inputs
-from smp_features.training.metrics import Bootstrap, by_interval, finite, points, undefined
 from smp_features.training.nested import (
     MEDIAN,
     Division,
@@ -55,8 +60,6 @@ from smp_features.training.nested import (
     medians,
     seen_of,
 )
-from smp_features.training.predictor import Predictor
-from smp_features.training.regressor import Regressor
 from smp_features.training.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)

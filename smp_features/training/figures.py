@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from smp_features.analysis.figures import adaptation, importance, predicted_against_actual
+from smp_features.figures import adaptation, importance, predicted_against_actual
 
 LARGEST = 25  # features shown
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.features.catalogue import FEATURES
-from smp_features.training.adapter_weights import Floats, Rows
+from smp_features.catalogue import FEATURES
+from smp_features.model.adapter_weights import Floats, Rows
 
 HISTORY = tuple(feature.name for feature in FEATURES if feature.group == "history")
 COUNT, MEAN, LAST = (f"history_known_label_{what}" for what in ("count", "mean", "last"))

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smp_features import splits
 from smp_features.config import RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
-from smp_features.training import regressor, splits
+from smp_features.model import regressor
+from smp_features.model.adapter_weights import Adapters, Floats, Rows
+from smp_features.model.blocks import Adapt, Selection
+from smp_features.model.boosters import threads
+from smp_features.model.inputs import Columns, Inputs
+from smp_features.model.predictor import Predictor
 from smp_features.training.adapter import Curve, Epoch, train_adapters
-from smp_features.training.adapter_weights import Adapters, Floats, Rows
-from smp_features.training.blocks import Adapt, Selection
-from smp_features.training.boosters import threads
 from smp_features.training.history import HISTORY, known_labels, users_without_history
-from smp_features.training.inputs import Columns, Inputs
-from smp_features.training.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
 from smp_features import __version__
 from smp_features.config import Config
-from smp_features.training.boosters import KINDS
-from smp_features.training.inputs import Inputs
-from smp_features.training.predictor import EXTRACTORS, Predictor
+from smp_features.model.boosters import KINDS
+from smp_features.model.inputs import Inputs
+from smp_features.model.predictor import EXTRACTORS, Predictor
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
 

@@ -29,10 +29,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
+from smp_features.metrics import Bootstrap
+from smp_features.model import predictor as predictor_module
+from smp_features.model.predictor import Predictor
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
-from smp_features.training.metrics import Bootstrap
-from smp_features.training.predictor import Predictor
 from smp_features.training.records import metrics, parameters, requirements, searched, settings_of, signature
 
 logger = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ class Registry:
                 mlflow.log_artifacts(str(work / "figures"), "figures")
                 logged = mlflow.pyfunc.log_model(
                     name="model",
-                    python_model=str(Path(__file__).with_name("served_model.py")),
+                    python_model=str(Path(predictor_module.__file__).with_name("served_model.py")),
                     artifacts={"model": str(work / "model")},
                     signature=signature(predictor),
                     input_example=pd.read_parquet(work / "input_example.parquet"),

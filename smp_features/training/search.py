@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smp_features.config import RegressorConfig, TrainingConfig
-from smp_features.training.adapter_weights import Floats
-from smp_features.training.inputs import Inputs
+from smp_features.model.adapter_weights import Floats
+from smp_features.model.inputs import Inputs
 from smp_features.training.nested import Division, Nest, cross_fit, held_out_of
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from smp_features.catalogue import FEATURES
 from smp_features.errors import SnapshotError, StageError
-from smp_features.features.catalogue import FEATURES
 from smp_features.features.metadata import MOST_WORDS
+from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import is_local
-from smp_features.tables import Lakehouse, canonical_json
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from smp_features.catalogue import FEATURES
 from smp_features.config import Config
 from smp_features.errors import StageError
-from smp_features.features.catalogue import FEATURES
+from smp_features.lake.tables import Lakehouse, canonical_json
+from smp_features.model.predictor import EXTRACTORS
 from smp_features.runs import Phases, Summary
-from smp_features.tables import Lakehouse, canonical_json
 from smp_features.training import snapshot as snapshots
 from smp_features.training.adapter import Chunk, Epoch
 from smp_features.training.experiment import inputs_of, run_experiment
 from smp_features.training.figures import write_figures
-from smp_features.training.predictor import EXTRACTORS
 from smp_features.training.records import input_example
 from smp_features.training.registry import ADAPTATION, INPUTS_KEY, TRAINING_KEY, Registry, Version
 

@@ -26,10 +26,10 @@ from smp_features.analysis.report import read_truth, report, write_text
 from smp_features.analysis.results import trained
 from smp_features.config import load_config
 from smp_features.errors import ConfigError, RootError
+from smp_features.lake.tables import Lakehouse
+from smp_features.metrics import Interval
 from smp_features.preflight import demo_model_warning
 from smp_features.runs import Summary
-from smp_features.tables import Lakehouse
-from smp_features.training.metrics import Interval
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 SCRIPT = "<script>alert('title')</script>"

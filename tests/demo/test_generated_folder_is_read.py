@@ -6,8 +6,8 @@ import pytest
 
 from smp_features.demo.generate import generate
 from smp_features.demo.population import draw
-from smp_features.sources.smpd import SmpdSource
-from smp_features.sources.user_data import FORM_DEPENDENT
+from smp_features.sources.smpd.source import SmpdSource
+from smp_features.sources.smpd.user_data import FORM_DEPENDENT
 
 POSTS, SEED = 400, 5
 

@@ -16,7 +16,7 @@ from smp_features.demo.pictures import image_bytes
 from smp_features.demo.population import Posts, draw
 from smp_features.demo.scenes import COLOUR_NAMES, MAX_BIRDS, OBJECTS, PLACE_NAMES, Scene, draw_scene
 from smp_features.demo.titles import consistent_title, gibberish_title, inconsistent_title
-from smp_features.demo.zoo import ZOO, ZOO_FOLDER, is_zoo_model
+from smp_features.extractors.zoo import ZOO, ZOO_FOLDER, is_zoo_model
 
 SEED = 424_242
 PICTURES = 400

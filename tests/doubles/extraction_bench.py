@@ -12,8 +12,8 @@ import numpy as np
 from extraction_fakes import fakes, vector
 
 from smp_features.config import Config
+from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary, new_run_id
-from smp_features.tables import Lakehouse
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -114,7 +114,7 @@ class Bench:
 
     def versions(self) -> dict[str, int]:
         """Versions of all tables."""
-        from smp_features.table_specs import SPECS
+        from smp_features.lake.specs import SPECS
 
         return self.lakehouse.versions(SPECS)
 

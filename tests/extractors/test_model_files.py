@@ -331,7 +331,7 @@ def test_an_unreachable_hub_names_the_command_to_fetch_the_model(
 def test_a_bundled_model_has_its_short_name_in_the_description(
     monkeypatch: pytest.MonkeyPatch, gpt2_folder: Path
 ) -> None:
-    monkeypatch.setattr("smp_features.demo.zoo.ZOO", {"language": gpt2_folder})
+    monkeypatch.setattr("smp_features.extractors.zoo.ZOO", {"language": gpt2_folder})
     assert language("zoo:language").description()["model"] == "zoo:language"
     with pytest.raises(ModelError, match="language"):
         language("zoo:languag")

@@ -15,8 +15,8 @@ from extraction_bench import key_of
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import chunk_jobs, in_flight, runner, staging
 from smp_features.extraction.targets import TARGETS
+from smp_features.lake.tables import Lakehouse
 from smp_features.runs import new_run_id
-from smp_features.tables import Lakehouse
 
 
 def _titles(count: int) -> list[tuple[None, str]]:

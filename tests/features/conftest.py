@@ -14,7 +14,7 @@ import pytest
 from smp_features.config import load_config
 from smp_features.features import post_features, training_set
 from smp_features.features.post_features import Recipe, features
-from smp_features.tables import Lakehouse
+from smp_features.lake.tables import Lakehouse
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 POSTED = datetime(2015, 3, 4, 12, tzinfo=UTC)

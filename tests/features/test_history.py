@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from smp_features.features.catalogue import columns_of
+from smp_features.catalogue import columns_of
 from smp_features.features.history import HISTORY, Posted, user_history, with_history
 
 START = datetime(2015, 1, 1)

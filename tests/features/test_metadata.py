@@ -18,7 +18,7 @@ from smp_features.features.metadata import (
     user_columns,
     user_statistics,
 )
-from smp_features.table_specs import SPECS
+from smp_features.lake.specs import SPECS
 
 SMILE, FAMILY = "\U0001f642", "\U0001f468\u200d\U0001f469"
 TITLES = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smp_features.catalogue import Feature
 from smp_features.errors import ConfigError, ReconciliationError
 from smp_features.features import post_features
-from smp_features.features.catalogue import Feature
 from smp_features.features.history import HISTORY
 from smp_features.features.metadata import tag_statistics, time_parts, title_statistics
 from smp_features.features.post_features import features

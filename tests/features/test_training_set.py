@@ -10,8 +10,8 @@ from smp_features.config import load_config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.features import training_set as module
 from smp_features.features.training_set import joined_rows, training_rows, training_set
-from smp_features.features.vectors import filled
-from smp_features.training.splits import gate_users, identity_folds
+from smp_features.model.vectors import filled
+from smp_features.splits import gate_users, identity_folds
 
 VECTORS = ("image_embedding", "caption_embedding", "title_embedding")
 

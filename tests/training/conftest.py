@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from smp_features.catalogue import FEATURES
 from smp_features.config import Config, load_config
-from smp_features.features.catalogue import FEATURES
+from smp_features.lake.tables import Lakehouse, row_hash
 from smp_features.runs import Summary
-from smp_features.tables import Lakehouse, row_hash
-from smp_features.training.splits import identity_folds
+from smp_features.splits import identity_folds
 from smp_features.training.train import train
 
 WIDTH = 16

@@ -7,13 +7,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
+from smp_features.model.inputs import Inputs
+from smp_features.splits import chronological
 from smp_features.training import ablation as ablations
 from smp_features.training.ablate import ablate, find, newest_by_split, table
 from smp_features.training.ablation import cells, run_ablation
-from smp_features.training.inputs import Inputs
 from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions
 from smp_features.training.registry import Registry
-from smp_features.training.splits import chronological
 
 N, WIDTH, FOLDS = 240, 5, 3
 INPUTS = Inputs(

@@ -7,8 +7,8 @@ import pytest
 
 from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
+from smp_features.model.inputs import Inputs
 from smp_features.training.experiment import _Work
-from smp_features.training.inputs import Inputs
 
 N = 60
 

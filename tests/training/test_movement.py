@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cosine
 
+from smp_features.analysis.laboratory.movement import distances, linear_scores, measure, shuffled
 from smp_features.config import AdapterConfig, TrainingConfig
-from smp_features.training.inputs import Inputs
-from smp_features.training.movement import distances, linear_scores, measure, shuffled
+from smp_features.model.inputs import Inputs
 from smp_features.training.nested import Division, Nest, identity_divisions
 
 N, WIDTH, FOLDS = 900, 6, 3

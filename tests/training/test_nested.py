@@ -7,9 +7,9 @@ import pytest
 
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
-from smp_features.training.inputs import Inputs
+from smp_features.model.inputs import Inputs
+from smp_features.splits import random_optimistic
 from smp_features.training.nested import Division, Nest, cross_fit, divisions_of, identity_divisions
-from smp_features.training.splits import random_optimistic
 
 N, WIDTH, FOLDS = 160, 6, 4
 INPUTS = Inputs(("event_hour",), {"image_embedding": WIDTH}, {"category": ["a"]})

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from smp_features.config import AdapterConfig, RegressorConfig, SearchConfig, TrainingConfig, load_config
+from smp_features.model.inputs import Inputs
 from smp_features.training import nested
-from smp_features.training.inputs import Inputs
 from smp_features.training.nested import Nest, cross_fit, identity_divisions
 from smp_features.training.search import chosen, ranges_of, search
 

@@ -17,9 +17,9 @@ import pytest
 from pyspark.sql import functions as F
 
 from smp_features.errors import FingerprintError, StageError, UsageError
-from smp_features.evaluation import evaluate
-from smp_features.scoring import score
-from smp_features.submission import write_submission
+from smp_features.scoring.evaluation import evaluate
+from smp_features.scoring.stage import score
+from smp_features.scoring.submission import write_submission
 from smp_features.training.registry import Registry
 
 pytestmark = pytest.mark.spark
@@ -146,7 +146,7 @@ def test_a_submission_declares_the_counts_behind_it_with_the_date_of_their_crawl
     # Posts made after the crawl know its counts under strict rules too, though no train post did.
     counts = F.when(F.col("pid").isin("p300", "p301"), 3.0)
     features = tables.read("post_features").where("split = 'test'").withColumn("external_followers", counts)
-    monkeypatch.setattr("smp_features.submission.unlabelled", lambda *_: features)
+    monkeypatch.setattr("smp_features.scoring.submission.unlabelled", lambda *_: features)
     said = declared()
     assert said["used"] is True
     for words in ("crawled 2018-05-01", "strict time rules", "2 of 40", "was not trained", "ViT-L-14-quickgelu openai"):

@@ -14,8 +14,8 @@ import pytest
 from pyspark.sql import DataFrame
 
 from smp_features.errors import SnapshotError, StageError
+from smp_features.model.predictor import EXTRACTORS
 from smp_features.training import snapshot as snapshots
-from smp_features.training.predictor import EXTRACTORS
 from smp_features.training.snapshot import Snapshot
 
 WIDTH = 4

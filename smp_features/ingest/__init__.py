@@ -1,0 +1,1 @@
+"""The stage `ingest`: a source becomes posts, labels, user profiles, images and texts."""

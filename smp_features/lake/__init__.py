@@ -1,0 +1,1 @@
+"""What is stored: the tables, their specifications, and reading them by SQL."""

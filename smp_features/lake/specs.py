@@ -1,0 +1,428 @@
+"""What every table holds: columns with their meaning, key, constraints. Pure descriptions; `tables.py` applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from smp_features.catalogue import FEATURES
+
+RETENTION = "interval 400 days"
+"""How long old versions stay readable: registered models refer to the versions they were trained on."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: The column.
+        sql_type: Spark SQL type.
+        comment: Meaning, unit, shape, and what null means.
+        required: Null is refused.
+    """
+
+    name: str
+    sql_type: str
+    comment: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table.
+
+    Attributes:
+        name: Without catalog or schema.
+        comment: What one row is.
+        columns: In order.
+        key: Columns that identify a row; empty for append-only tables.
+        sharded: Partitioned by `shard`, the leading hex digit of the first key column.
+        constraints: Name to SQL condition; every condition must also hold for NaN (`traps.md`: `x >= 0` accepts it).
+        statistics: Columns that Delta keeps minima and maxima of; embeddings and bytes have none.
+    """
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    sharded: bool = False
+    constraints: Mapping[str, str] = field(default_factory=dict)
+    statistics: tuple[str, ...] = ()
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of all columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Delta table properties, constraints included."""
+        properties = {
+            "delta.enableDeletionVectors": "false",
+            "delta.isolationLevel": "Serializable",
+            "delta.logRetentionDuration": RETENTION,
+            "delta.deletedFileRetentionDuration": RETENTION,
+            "delta.checkpointPolicy": "classic",
+            "delta.dataSkippingStatsColumns": ",".join(self.statistics or self.key),
+        }
+        if not properties["delta.dataSkippingStatsColumns"]:
+            del properties["delta.dataSkippingStatsColumns"]
+        return properties | {f"delta.constraints.{name}": sql for name, sql in self.constraints.items()}
+
+
+def _shard() -> Column:
+    return Column("shard", "string", "leading hex digit of the content key; the partition", required=True)
+
+
+_STATUS = Column("status", "string", "ok, or why the input cannot be used (permanent)", required=True)
+_ERROR = Column("error", "string", "a short message without any content; null when ok")
+_COMPUTED_AT = Column("computed_at", "timestamp", "when we computed it (UTC)", required=True)
+_EXTRACTOR = Column("extractor", "string", "fingerprint of the extractor; see `extractors`", required=True)
+
+
+def _content_key(name: str, of: str) -> Column:
+    return Column(name, "string", f"SHA-256 of {of}, 64 hex digits", required=True)
+
+
+_IMAGE_KEY = _content_key("image_key", "the image's bytes")
+_TEXT_KEY = _content_key("text_key", "the text's UTF-8 bytes")
+
+_HEX = "{0} RLIKE '^[0-9a-f]{{64}}$'"
+_SHARD_IS = "shard = substring({0}, 1, 1)"
+
+
+def _sharded(name: str, comment: str, key: tuple[str, ...], *columns: Column, **constraints: str) -> TableSpec:
+    rules = {"key_is_sha256": _HEX.format(key[0]), "shard_of_key": _SHARD_IS.format(key[0]), **constraints}
+    return TableSpec(name, comment, (_shard(), *columns), key, True, rules)
+
+
+def _embeddings(name: str, key: Column, of: str) -> TableSpec:
+    finite = "size(embedding) > 0 AND NOT exists(embedding, v -> v IS NULL OR isnan(v))"
+    return _sharded(
+        name,
+        f"one CLIP {of} embedding per content and extractor",
+        (key.name, "extractor"),
+        key,
+        _EXTRACTOR,
+        Column("embedding", "array<float>", "(d,) float32, L2-normalised; null unless ok"),
+        _STATUS,
+        _ERROR,
+        _COMPUTED_AT,
+        embedding_is_finite=f"status <> 'ok' OR (embedding IS NOT NULL AND {finite})",
+    )
+
+
+POSTS = TableSpec(
+    "posts",
+    "one row per post, as the source last stated it",
+    (
+        Column("pid", "string", "the post", required=True),
+        Column("split", "string", "train (labelled) or test, as the source divides them", required=True),
+        Column("uid", "string", "the user", required=True),
+        Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
+        Column("known_at", "timestamp", "when the post's own content could be known: event_ts", required=True),
+        Column("title", "string", "the title as extracted, '' if empty", required=True),
+        Column("title_key", "string", "SHA-256 of the title; joins `texts`", required=True),
+        Column("tags", "string", "space-separated tags, '' if none", required=True),
+        Column("category", "string", "top-level category; null if missing"),
+        Column("subcategory", "string", "sub-category; null if missing"),
+        Column("concept", "string", "concept; null if missing"),
+        Column("media_type", "string", "photo or video; null if missing"),
+        Column("path_alias", "string", "the user's path alias; null if none"),
+        Column("is_public", "boolean", "as stated; null if missing"),
+        Column("media_status", "string", "as stated; null if missing"),
+        Column("latitude", "double", "degrees north; null without a place"),
+        Column("longitude", "double", "degrees east; null without a place"),
+        Column("geo_accuracy", "int", "1 world .. 16 street; null without a place"),
+        Column("image_path", "string", "as the source states it, relative to the image root; null if none"),
+        Column("image_size", "bigint", "bytes of the file when it was read; null if it was missing"),
+        Column("image_modified_at", "timestamp", "modification time of the file when it was read; null if missing"),
+        Column("image_key", "string", "SHA-256 of the image's bytes; null if there were none"),
+        Column("image_status", "string", "ok, missing, or the status in `images`", required=True),
+        Column("source_row", "string", "split and line number in the source, for finding it again", required=True),
+        Column("row_hash", "string", "hash of all columns above; decides whether a post changed", required=True),
+    ),
+    ("pid",),
+    constraints={
+        "pid_not_empty": "length(pid) > 0",
+        "uid_not_empty": "length(uid) > 0",
+        "latitude_in_range": "latitude IS NULL OR (latitude BETWEEN -90 AND 90 AND NOT isnan(latitude))",
+        "longitude_in_range": "longitude IS NULL OR (longitude BETWEEN -180 AND 180 AND NOT isnan(longitude))",
+    },
+    statistics=("pid", "uid", "event_ts"),
+)
+
+LABELS = TableSpec(
+    "labels",
+    "one popularity label per labelled post",
+    (
+        Column("pid", "string", "the post", required=True),
+        Column("popularity", "double", "log2(views + 1), as the source states it", required=True),
+        Column("known_at", "timestamp", "when it could be known: event_ts + a configured maturity", required=True),
+    ),
+    ("pid",),
+    constraints={"popularity_is_finite": "popularity >= 0 AND popularity < 64 AND NOT isnan(popularity)"},
+)
+
+_EXTERNAL_COUNTS = (
+    ("external_views", "total views, including those of the posts being predicted"),
+    ("external_tags", "tags"),
+    ("external_geotagged", "geotagged photos"),
+    ("external_faves", "faves"),
+    ("external_in_group", "photos in groups"),
+    ("external_photos", "photos"),
+    ("external_followers", "followers"),
+    ("external_followings", "followings"),
+)
+
+USER_PROFILES = TableSpec(
+    "user_profiles",
+    "what was known of a user at a time; a user's record and an external crawl are separate rows",
+    (
+        Column("uid", "string", "the user", required=True),
+        Column("known_at", "timestamp", "when it could be known, by the configured rule of its origin", required=True),
+        Column("origin", "string", "user_data (the source's own) or external (user_additional.txt)", required=True),
+        Column("assumed", "boolean", "known_at is a configured assumption, not a stated date", required=True),
+        Column("photo_count", "bigint", "photos of the user; null if unknown"),
+        Column("photo_first_at", "timestamp", "the user's first upload; null if unknown"),
+        Column("photo_first_taken", "string", "date of the first photo taken, as stated; null if unknown"),
+        Column("is_pro", "boolean", "pays for an account; null if unknown"),
+        Column("can_buy_pro", "boolean", "as stated; null if unknown"),
+        Column("timezone_offset_minutes", "int", "offset from UTC; null if unknown or given as an opaque code"),
+        Column("timezone_name", "string", "zone name, or the opaque code of schema A; null if unknown"),
+        Column("description", "string", "profile text; null where the source gives a vector or nothing"),
+        Column("description_vector", "array<float>", "(399,) schema A's vector; null where the source gives text"),
+        Column("location", "string", "stated location; null where the source gives a vector or nothing"),
+        Column("location_vector", "array<float>", "(400,) schema A's vector; null where the source gives text"),
+        *(Column(name, "bigint", f"{text} at the crawl; null for origin user_data") for name, text in _EXTERNAL_COUNTS),
+        Column("row_hash", "string", "hash of all columns above", required=True),
+    ),
+    ("uid", "known_at", "origin"),
+    constraints={"origin_is_known": "origin IN ('user_data', 'external')"},
+)
+
+IMAGES = _sharded(
+    "images",
+    "each distinct image once",
+    ("image_key",),
+    _IMAGE_KEY,
+    Column("bytes", "binary", "the original file's bytes, usable or not", required=True),
+    Column("width", "int", "pixels; null unless decoded"),
+    Column("height", "int", "pixels; null unless decoded"),
+    Column("format", "string", "JPEG, PNG …; null if unknown"),
+    Column("frames", "int", "frames in the file; the first is used"),
+    _STATUS,
+    _ERROR,
+)
+
+TEXTS = _sharded(
+    "texts",
+    "each distinct text once: titles at ingest, captions as they are made",
+    ("text_key",),
+    _TEXT_KEY,
+    Column("text", "string", "the text as extracted", required=True),
+)
+
+CAPTIONS = _sharded(
+    "captions",
+    "one caption per image and captioner",
+    ("image_key", "extractor"),
+    _IMAGE_KEY,
+    _EXTRACTOR,
+    Column("caption", "string", "the caption; null unless ok"),
+    Column("text_key", "string", "SHA-256 of the caption; joins `texts`; null unless ok"),
+    _STATUS,
+    _ERROR,
+    _COMPUTED_AT,
+    caption_if_ok="status <> 'ok' OR (caption IS NOT NULL AND text_key IS NOT NULL)",
+)
+
+IMAGE_EMBEDDINGS = _embeddings("image_embeddings", _IMAGE_KEY, "image")
+TEXT_EMBEDDINGS = _embeddings("text_embeddings", _TEXT_KEY, "text")
+
+PERPLEXITIES = _sharded(
+    "perplexities",
+    "one log-perplexity per text and language model",
+    ("text_key", "extractor"),
+    _TEXT_KEY,
+    _EXTRACTOR,
+    Column("log_perplexity", "double", "mean negative log-likelihood, nats per token, BOS prepended; null unless ok"),
+    Column("token_count", "int", "tokens scored; null unless ok"),
+    Column("truncated", "boolean", "the text was cut at the configured token limit; null unless ok"),
+    _STATUS,
+    _ERROR,
+    _COMPUTED_AT,
+    perplexity_is_finite="status <> 'ok' OR (log_perplexity IS NOT NULL AND log_perplexity >= 0 "
+    "AND NOT isnan(log_perplexity))",
+)
+
+ATTEMPTS = TableSpec(
+    "attempts",
+    "append-only: transient failures, and the resets that forget them",
+    (
+        Column("stage", "string", "extractor name, such as caption", required=True),
+        Column("key", "string", "content key; null in a reset of the whole stage"),
+        Column("extractor", "string", "fingerprint; null in a reset of the whole stage"),
+        Column("status", "string", "timeout, out_of_memory, worker_lost …, or reset", required=True),
+        Column("run", "string", "the run that noted it", required=True),
+        Column("at", "timestamp", "when (UTC)", required=True),
+    ),
+    statistics=("stage", "key"),
+)
+
+EXTRACTORS = TableSpec(
+    "extractors",
+    "the description behind each fingerprint",
+    (
+        Column("extractor", "string", "fingerprint", required=True),
+        Column("name", "string", "caption, clip_image, clip_text or perplexity", required=True),
+        Column("description", "string", "everything that decides the output, as JSON", required=True),
+        Column("first_used_at", "timestamp", "when it was first used here (UTC)", required=True),
+    ),
+    ("extractor",),
+)
+
+_FINGERPRINTS = (
+    Column("caption_extractor", "string", "fingerprint of the captioner", required=True),
+    Column("clip_image_extractor", "string", "fingerprint of the image encoder", required=True),
+    Column("clip_text_extractor", "string", "fingerprint of the text encoder", required=True),
+    Column("perplexity_extractor", "string", "fingerprint of the language model", required=True),
+)
+
+POST_FEATURES = TableSpec(
+    "post_features",
+    "one row per post: every feature, for the configured extractors",
+    (
+        Column("pid", "string", "the post", required=True),
+        Column("uid", "string", "the user", required=True),
+        Column("split", "string", "train (labelled) or test", required=True),
+        Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
+        Column("title", "string", "the title, '' if empty", required=True),
+        Column("caption", "string", "the generated caption; null without a usable picture"),
+        Column("image_status", "string", "ok, or why there is no picture", required=True),
+        *(Column(feature.name, feature.sql_type, feature.comment) for feature in FEATURES),
+        *_FINGERPRINTS,
+        Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
+        Column("features_key", "string", "hash of all columns above; decides whether a row changed", required=True),
+        Column("inputs_key", "string", "hash of what it was made from; decides if it is made again", required=True),
+        Column("computed_at", "timestamp", "when the row was made (UTC)", required=True),
+    ),
+    ("pid",),
+    statistics=("pid", "uid", "event_ts"),
+)
+
+TRAINING_SET = TableSpec(
+    "training_set",
+    "one row per labelled post: features as known at the post, label, fold",
+    (
+        Column("pid", "string", "the post", required=True),
+        Column("row_id", "bigint", "64-bit hash of pid, distinct in the table", required=True),
+        Column("uid", "string", "the user", required=True),
+        Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
+        Column("popularity", "double", "the label, log2(views + 1)", required=True),
+        Column("label_known_at", "timestamp", "when the label could be known (UTC)", required=True),
+        Column("fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True),
+        *(
+            Column(
+                feature.name,
+                feature.sql_type,
+                f"{feature.comment}; here zeros instead of null" if feature.kind == "vector" else feature.comment,
+                required=feature.kind == "vector",
+            )
+            for feature in FEATURES
+        ),
+        *(
+            Column(f"has_{feature.name}", "double", f"1 if {feature.name} was there, 0 if it is zeros", required=True)
+            for feature in FEATURES
+            if feature.kind == "vector"
+        ),
+        *_FINGERPRINTS,
+        Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
+        Column("features_key", "string", "of the row of `post_features` this was made from", required=True),
+        Column("row_hash", "string", "hash of features_key, label, when it was known, and fold", required=True),
+    ),
+    ("pid",),
+    constraints={"popularity_is_finite": "NOT isnan(popularity)"},
+    statistics=("pid", "row_id", "uid", "event_ts"),
+)
+
+PREDICTIONS = TableSpec(
+    "predictions",
+    "one prediction per unlabelled post and model version",
+    (
+        Column("pid", "string", "the post", required=True),
+        Column("model", "string", "registered model's name", required=True),
+        Column("model_version", "string", "registered version", required=True),
+        Column("prediction", "double", "popularity, log2(views + 1)", required=True),
+        Column("features_key", "string", "of the row of `post_features` it was made from", required=True),
+        Column("scored_at", "timestamp", "when (UTC)", required=True),
+    ),
+    ("pid", "model", "model_version"),
+    constraints={"prediction_is_finite": "NOT isnan(prediction)"},
+)
+
+QUARANTINE = TableSpec(
+    "quarantine",
+    "source rows that were refused, and why",
+    (
+        Column("source_row", "string", "split and line number in the source", required=True),
+        Column("pid", "string", "as stated; null or empty if that is the reason"),
+        Column("reason", "string", "duplicate_pid, conflicting_pid, no_pid, no_uid, bad_time …", required=True),
+        Column("detail", "string", "a short message without any content"),
+        Column("run", "string", "the run that first refused it", required=True),
+    ),
+    ("source_row", "reason"),
+)
+
+RUNS = TableSpec(
+    "runs",
+    "append-only: what every stage did in every run",
+    (
+        Column("run", "string", "the run; the stages of one command share it", required=True),
+        Column("stage", "string", "ingest, extract/caption, features …", required=True),
+        Column("started_at", "timestamp", "UTC", required=True),
+        Column("finished_at", "timestamp", "UTC", required=True),
+        Column("outcome", "string", "done, nothing_to_do or failed", required=True),
+        Column("wanted", "bigint", "rows that should exist", required=True),
+        Column("ok", "bigint", "rows usable", required=True),
+        Column("failed", "bigint", "rows with a permanent error", required=True),
+        Column("left", "bigint", "rows still to do", required=True),
+        Column("given_up", "bigint", "rows tried as often as allowed", required=True),
+        Column("computed", "bigint", "rows computed by this run", required=True),
+        Column("model_loads", "bigint", "models loaded in workers", required=True),
+        Column("rows_per_second", "double", "computed rows per second of the stage; null if none"),
+        Column("seconds", "map<string,double>", "seconds by phase", required=True),
+        Column("versions_read", "map<string,bigint>", "table to version at the start", required=True),
+        Column(
+            "versions_written",
+            "map<string,bigint>",
+            "table to version written; changed tables only",
+            required=True,
+        ),
+        Column("message", "string", "what was said at the end", required=True),
+    ),
+    statistics=("run", "stage", "started_at"),
+)
+
+SPECS: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        POSTS,
+        LABELS,
+        USER_PROFILES,
+        IMAGES,
+        TEXTS,
+        CAPTIONS,
+        IMAGE_EMBEDDINGS,
+        TEXT_EMBEDDINGS,
+        PERPLEXITIES,
+        ATTEMPTS,
+        EXTRACTORS,
+        POST_FEATURES,
+        TRAINING_SET,
+        PREDICTIONS,
+        QUARANTINE,
+        RUNS,
+    )
+}

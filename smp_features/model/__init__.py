@@ -1,0 +1,1 @@
+"""The served model: what turns rows of `post_features` into popularity."""

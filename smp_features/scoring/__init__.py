@@ -1,0 +1,1 @@
+"""Scores posts with the champion, writes submissions, evaluates them."""

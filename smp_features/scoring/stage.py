@@ -1,0 +1,135 @@
+"""The stage that scores: every unlabelled post predicted by the champion, kept up row by row."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from smp_features.config import Config
+from smp_features.errors import FingerprintError, StageError
+from smp_features.lake.tables import Lakehouse
+from smp_features.model.predictor import EXTRACTORS
+from smp_features.runs import Phases, Summary, is_local
+from smp_features.session import slots_of
+
+logger = logging.getLogger(__name__)
+
+MADE_UNDER = (*EXTRACTORS, "time_rules")
+"""Columns of `post_features` that must say what the model's tags say."""
+
+
+def score(session: SparkSession, config: Config, *, run: str) -> Summary:
+    """Predict every unlabelled post with the champion, through `spark_udf`; only rows that are missing or changed.
+
+    Args:
+        session: A Spark session with Delta.
+        config: Its `registry` names the model.
+        run: The run's id, for its staging folder.
+
+    Returns:
+        wanted: unlabelled posts with features; ok: those with a prediction; computed: predicted by this run.
+
+    Raises:
+        StageError: There is no champion, or a prediction is missing or not finite.
+        FingerprintError: The features were made by other models, or under other time rules, than the champion's.
+    """
+    from smp_features.training.registry import Registry
+
+    lakehouse, phases = Lakehouse(session, config), Phases()
+    versions = lakehouse.versions(("post_features", "labels"))
+    with phases("registry"):
+        registry = Registry(config)
+        champion = registry.champion()
+    if champion is None:
+        raise StageError(f"{registry.model} has no champion to score with.", "Run `smp train` first.")
+    with phases("plan"):
+        wanted = unlabelled(lakehouse, versions)
+        done = lakehouse.read("predictions").where(
+            (F.col("model") == champion.model) & (F.col("model_version") == champion.number)
+        )
+        todo = wanted.join(done.select("pid", "features_key"), ["pid", "features_key"], "left_anti")
+        count, left = wanted.count(), todo.count()
+    if not left:
+        return Summary(
+            "score",
+            outcome="nothing_to_do",
+            wanted=count,
+            ok=count,
+            seconds=phases.seconds,
+            versions_read=versions,
+            message=f"all {count:,} unlabelled posts have predictions of {champion}",
+        )
+    _check_made_under(todo, champion.tags, str(champion))
+    tasks = min(slots_of(session, config.extraction.slots), left)
+    staging = lakehouse.folder("staging", "predictions", run)
+    before = lakehouse.version("predictions")
+    try:
+        with phases("predict"):
+            predicted = _predicted(session, registry.uri, champion.uri, todo.repartition(tasks, "pid"))
+            predicted.withColumns(
+                {
+                    "model": F.lit(champion.model),
+                    "model_version": F.lit(champion.number),
+                    "scored_at": F.current_timestamp(),
+                }
+            ).write.mode("overwrite").parquet(staging)
+        with phases("write"):
+            rows = session.read.parquet(staging)
+            finite = rows.where(F.col("prediction").isNotNull() & ~F.isnan("prediction")).select("pid").distinct()
+            if finite.count() != left:
+                raise StageError(
+                    f"{champion} gave {finite.count()} finite predictions for {left} posts.",
+                    "Nothing was written; run `smp score` again.",
+                )
+            lakehouse.synchronise("predictions", rows, "features_key")
+    finally:
+        if is_local(staging):
+            shutil.rmtree(staging, ignore_errors=True)
+    after = lakehouse.version("predictions")
+    return Summary(
+        "score",
+        wanted=count,
+        ok=count,
+        computed=left,
+        model_loads=tasks,
+        seconds=phases.seconds,
+        versions_read=versions,
+        versions_written={"predictions": after} if after != before else {},
+        message=f"{left:,} posts scored by {champion}, {count:,} unlabelled posts have predictions",
+    )
+
+
+def unlabelled(lakehouse: Lakehouse, versions: Mapping[str, int]) -> DataFrame:
+    """Return the rows of `post_features` without a label.
+
+    Args:
+        lakehouse: The tables.
+        versions: Of `post_features` and `labels`.
+    """
+    labelled = lakehouse.read("labels", versions["labels"]).select("pid")
+    return lakehouse.read("post_features", versions["post_features"]).join(labelled, "pid", "left_anti")
+
+
+def _check_made_under(todo: DataFrame, tags: Mapping[str, str], model: str) -> None:
+    found = todo.agg(*(F.sort_array(F.collect_set(name)).alias(name) for name in MADE_UNDER)).collect()[0]
+    for name in MADE_UNDER:
+        others = [value for value in found[name] if value != tags.get(name)]
+        if others:
+            raise FingerprintError(
+                f"{model} was trained on {name} {tags.get(name)}, and post_features holds {', '.join(others[:3])}.",
+                "Run `smp train` on the new features (and `smp promote` if it stays a challenger), "
+                "or configure the models of the champion.",
+            )
+
+
+def _predicted(session: SparkSession, tracking: str, model: str, todo: DataFrame) -> DataFrame:
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking)
+    predict = mlflow.pyfunc.spark_udf(session, model_uri=model, result_type="double", env_manager="local")
+    names = mlflow.models.get_model_info(model).signature.inputs.input_names()
+    return todo.select("pid", "features_key", predict(F.struct(*names)).alias("prediction"))

@@ -1,0 +1,1 @@
+"""The SMP Challenge's folder layout (SMPD)."""

@@ -1,0 +1,77 @@
+"""Both libraries behind one face: the same promises for either."""
+
+from __future__ import annotations
+
+import lightgbm
+import numpy as np
+import pytest
+
+from smp_features.config import RegressorConfig
+from smp_features.model.boosters import CatBoost, LightGbm, Table
+
+CONFIG = RegressorConfig(rounds=200, early_stopping=10, learning_rate=0.1, catboost_learning_rate=0.1)
+KINDS = pytest.mark.parametrize("kind", [LightGbm, CatBoost])
+
+
+def table(rows: int = 400) -> Table:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(rows, 3))
+    features[::7, 1] = np.nan
+    features[:, 2] = rng.integers(-1, 3, rows)
+    target = 2 * features[:, 0] + (features[:, 2] == 1) + rng.normal(scale=0.3, size=rows)
+    return Table(features, ("signal", "noise", "code"), frozenset({"code"}), target)
+
+
+@KINDS
+def test_a_saved_booster_predicts_the_same_and_knows_its_columns(kind, tmp_path):
+    fitted = kind.fit(table(), 40, CONFIG, 1)
+    fitted.save(tmp_path / "booster")
+    loaded = kind.load(tmp_path / "booster")
+    assert loaded.names == ("signal", "noise", "code")
+    assert np.array_equal(loaded.predict(table().features, 1), fitted.predict(table().features, 1))
+
+
+@KINDS
+def test_rounds_are_those_with_the_least_error_on_the_watched_rows(kind):
+    whole = table()
+    watched = np.arange(400) % 4 == 0
+    rounds, predicted = kind.choose(whole.rows(~watched), whole.rows(watched), CONFIG, 1)
+    errors = {}
+    for tried in (max(1, rounds // 2), rounds, rounds + 9):
+        again = kind.fit(whole.rows(~watched), tried, CONFIG, 1).predict(whole.features[watched], 1)
+        errors[tried] = ((again - whole.target[watched]) ** 2).mean()
+        if tried == rounds:
+            assert np.allclose(again, predicted, atol=1e-9)
+    assert min(errors, key=errors.get) == rounds
+    assert 1 < rounds < CONFIG.rounds
+
+
+@KINDS
+def test_the_planted_column_gains_most(kind):
+    assert np.argmax(kind.fit(table(), 40, CONFIG, 1).gains()) == 0
+
+
+@KINDS
+def test_same_seed_same_booster(kind):
+    first, second = (kind.fit(table(), 30, CONFIG, 5).predict(table().features, 1) for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_choosing_rounds_always_says_how_many_threads_predict(monkeypatch):
+    # Fits run side by side, and LightGBM would take a number left out as all cores for each of them.
+    whole, asked, predict = table(), [], lightgbm.Booster.predict
+
+    def recorded(self, *args, **settings):
+        asked.append(settings.get("num_threads"))
+        return predict(self, *args, **settings)
+
+    monkeypatch.setattr(lightgbm.Booster, "predict", recorded)
+    LightGbm.choose(whole.rows(np.arange(400) % 4 > 0), whole.rows(np.arange(400) % 4 == 0), CONFIG, 1)
+    assert asked == [1]
+
+
+def test_columns_are_taken_by_name_with_their_categories():
+    some = table().columns(["code", "signal"])
+    assert np.array_equal(some.features, table().features[:, [2, 0]], equal_nan=True)
+    assert some.categories == {"code"}
+    assert table().columns(["signal"]).categories == frozenset()
