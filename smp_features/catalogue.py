@@ -15,6 +15,35 @@ BUCKETS = 1024
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """A value that an extractor computed from one of a post's contents.
+
+    Attributes:
+        extractor: The extractor's name, such as `clip_text`.
+        of: The content it was computed from: `image`, `title`, or the name of the extractor that made a text of the
+            image, such as `caption`.
+        column: The column of the extractor's table.
+    """
+
+    extractor: str
+    of: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The cosine of two vector features of the same post; null when either is missing.
+
+    Attributes:
+        left: A feature's name.
+        right: Another's.
+    """
+
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
 class Feature:
     """One column of `post_features` that a model may see.
 
@@ -25,6 +54,8 @@ class Feature:
             word) or `vector` (array<float>).
         comment: Meaning, unit, range, and what null means.
         picture: The column depends on the image, directly or through its caption.
+        made: How its value is found: in an extractor's table, or as a cosine of two other features; null for those
+            that the package computes from the source's own columns.
     """
 
     name: str
@@ -32,6 +63,7 @@ class Feature:
     kind: Kind
     comment: str
     picture: bool = False
+    made: Lookup | Cosine | None = None
 
     @property
     def sql_type(self) -> str:
