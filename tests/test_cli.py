@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from smp_features.cli import app, run_job
 from smp_features.demo.generate import generate
 from smp_features.runs import writing
 
@@ -121,3 +123,50 @@ def test_every_subcommand_explains_itself(tmp_path):
         "report",
     ):
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "ingest", "extract", "train", "status", "sql", "promote", "ablate"])
+def test_every_command_takes_the_common_options_and_says_what_they_are_for(command):
+    said = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    for option in ("--conf FILE", "--root DIR", "--set KEY=VALUE", "--verbose"):
+        assert option in said
+    assert ("--limit N" in said) == (command in ("run", "ingest"))
+
+
+def test_help_lists_no_extractor_since_the_configuration_makes_them():
+    for command in ("extract", "retry"):
+        said = CliRunner().invoke(app, [command, "--help"]).output
+        assert "smp status" in said
+        assert not [name for name in ("clip", "perplexity", "language") if name in said.lower()]
+
+
+def test_a_job_file_is_the_subcommand_with_its_options_and_exit_statuses(tmp_path):
+    def job(name: str, *arguments: str) -> tuple[int, str, str]:
+        file = DEMO.parents[1] / "jobs" / f"{name}.py"
+        done = subprocess.run([sys.executable, str(file), *arguments], capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    def smp(*arguments: str) -> tuple[int, str, str]:
+        done = _smp(*arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
+
+    assert job("train", "--help") == smp("train", "--help")
+    assert "--force" in job("train", "--help")[1]
+    refused = job("extract", "caption", "clip", "--conf", "none.yaml", "--set", "root=x")
+    assert refused == smp("extract", "caption", "clip", "--conf", "none.yaml", "--set", "root=x")
+    assert refused[0] == 2 and "none.yaml does not exist" in refused[2]
+    assert job("ingest", "--forse")[0] == 2
+
+
+def test_an_interrupted_command_says_what_stays(monkeypatch, capsys):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smp_features.options.start_logging", lambda verbose: None)
+    monkeypatch.setattr("smp_features.stages.run_stage", interrupt)
+    monkeypatch.setattr("smp_features.cli._session", lambda config: None)
+    monkeypatch.setattr("smp_features.preflight.check_before_writing", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        run_job("features", [])
+    assert ended.value.code == 130
+    assert "What was published stays; run the same command to continue." in capsys.readouterr().err
