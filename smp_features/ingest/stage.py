@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError, StageError
-from smp_features.ingest.census import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, Census, take_census
 from smp_features.ingest.image_intake import FACT_FILES, read_images
+from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
 from smp_features.ingest.staging import StagingArea
 from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse, first_by_key, row_hash
@@ -61,24 +61,24 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
     with tempfile.TemporaryDirectory(prefix="smp-ingest-") as scratch:
         source = SmpdSource(config.source_path, Path(scratch), limit)
         if dry_run:
-            census = take_census(source, Path(scratch), run, phases)
-            _check_refused(census, config)
-            return _summary(census, phases, "Nothing was written (dry run).", images=census.images)
+            found = scan(source, Path(scratch), run, phases)
+            _check_refused(found, config)
+            return _summary(found, phases, "Nothing was written (dry run).", images=found.images)
         lakehouse = Lakehouse(session, config)
         with StagingArea(lakehouse, run) as area:
-            census = take_census(source, Path(scratch), run, phases, area.add)
-            return _publish(lakehouse, area, census, config, phases)
+            found = scan(source, Path(scratch), run, phases, area.add)
+            return _publish(lakehouse, area, found, config, phases)
 
 
-def _publish(lakehouse: Lakehouse, area: StagingArea, census: Census, config: Config, phases: Phases) -> Summary:
+def _publish(lakehouse: Lakehouse, area: StagingArea, found: ScanResult, config: Config, phases: Phases) -> Summary:
     """Bring the tables to what was staged."""
     lakehouse.create()
     before = lakehouse.versions(TABLES)
-    if census.refused.total():
+    if found.refused.total():
         with phases("write"):
             lakehouse.insert_new("quarantine", area.read(REFUSED_FILES))
-    _check_refused(census, config)
-    if not census.posts.total():
+    _check_refused(found, config)
+    if not found.posts.total():
         raise StageError("ingest: no row of the source is usable.", "See `smp errors --stage ingest`.")
 
     staged = area.read(POST_FILES)
@@ -86,19 +86,19 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, census: Census, config: Co
         read = _read_changed_images(lakehouse, area, staged)
     with phases("write"):
         posts = area.keep("final_posts", _posts(lakehouse, area, staged, read))
-        profiles = area.keep("final_profiles", _profiles(area, staged, census, config))
+        profiles = area.keep("final_profiles", _profiles(area, staged, found, config))
         mirror = config.source.limit is None
         _store_titles(lakehouse, staged)
         changes = lakehouse.synchronise("posts", posts, "row_hash", delete_missing=mirror)
         lakehouse.synchronise("labels", _labels(staged, config), None, delete_missing=mirror)
         lakehouse.synchronise("user_profiles", profiles, "row_hash", delete_missing=mirror)
-        images = reconcile(lakehouse, posts, census, mirror)
+        images = reconcile(lakehouse, posts, found, mirror)
     after = lakehouse.versions(TABLES)
     written = {table: version for table, version in after.items() if version != before[table]}
     said = f"{read:,} images read; {changes['inserted']:,} posts new, {changes['updated']:,} changed"
     said += f", {changes['deleted']:,} no longer in the source and removed." if changes["deleted"] else "."
     return _summary(
-        census,
+        found,
         phases,
         said if written else "Nothing has changed since the last run; nothing was written.",
         images=images,
@@ -171,10 +171,10 @@ def _labels(staged: DataFrame, config: Config) -> DataFrame:
     return labelled.select("pid", "popularity", (F.col("event_ts") + maturity).alias("known_at"))
 
 
-def _profiles(area: StagingArea, staged: DataFrame, census: Census, config: Config) -> DataFrame:
+def _profiles(area: StagingArea, staged: DataFrame, found: ScanResult, config: Config) -> DataFrame:
     """Return one row per user and time of the source's own records, and one per user with an external profile."""
     profiles = own_profiles(staged)
-    if census.external:
+    if found.external:
         crawled = config.source.known_at.user_additional
         profiles = profiles.unionByName(external_profiles(staged, area.read(EXTERNAL_FILES), crawled), True)
     columns = [name for name in SPECS["user_profiles"].column_names if name != "row_hash"]
@@ -233,41 +233,41 @@ def external_profiles(staged: DataFrame, external: DataFrame, crawled: date | No
 # -- accounting -------------------------------------------------------------------------------------------------------
 
 
-def _check_refused(census: Census, config: Config) -> None:
+def _check_refused(found: ScanResult, config: Config) -> None:
     allowed = config.source.max_refused_share
-    if census.refused_share > allowed:
+    if found.refused_share > allowed:
         raise StageError(
-            f"ingest: {census.refused.total():,} of {census.rows.total():,} source rows are refused "
-            f"({_listed(census.refused)}), more than source.max_refused_share = {allowed:g} allows.",
+            f"ingest: {found.refused.total():,} of {found.rows.total():,} source rows are refused "
+            f"({_listed(found.refused)}), more than source.max_refused_share = {allowed:g} allows.",
             "Posts, labels and profiles are as before; mend the source, or allow more.",
         )
 
 
-def reconcile(lakehouse: Lakehouse, posts: DataFrame, census: Census, mirror: bool) -> dict[str, int]:
+def reconcile(lakehouse: Lakehouse, posts: DataFrame, found: ScanResult, mirror: bool) -> dict[str, int]:
     """Check that the posts of the source are the posts of the table; return posts by image status.
 
     Args:
         lakehouse: The tables.
         posts: The rows that `posts` was brought to.
-        census: What the source holds.
+        found: What the source holds.
         mirror: The table holds these posts and no others.
 
     Raises:
         ReconciliationError: The counts are apart.
     """
     counted = {row["image_status"]: int(row["count"]) for row in posts.groupBy("image_status").count().collect()}
-    wanted, found = census.posts.total(), sum(counted.values())
+    wanted, joined = found.posts.total(), sum(counted.values())
     stored = lakehouse.read("posts").count()
-    if found != wanted or (stored != wanted if mirror else stored < wanted):
+    if joined != wanted or (stored != wanted if mirror else stored < wanted):
         raise ReconciliationError(
-            f"ingest: {wanted:,} usable source rows, {found:,} joined with their images, {stored:,} in table posts.",
+            f"ingest: {wanted:,} usable source rows, {joined:,} joined with their images, {stored:,} in table posts.",
             "Run `smp ingest` again; if the counts stay apart, please report them.",
         )
     return counted
 
 
 def _summary(
-    census: Census,
+    found: ScanResult,
     phases: Phases,
     said: str,
     images: dict[str, int],
@@ -275,24 +275,24 @@ def _summary(
     before: dict[str, int] | None = None,
     written: dict[str, int] | None = None,
 ) -> Summary:
-    ok, refused, wanted = census.posts.total(), census.refused.total(), census.rows.total()
+    ok, refused, wanted = found.posts.total(), found.refused.total(), found.rows.total()
     details = [
-        f"{split}: {rows:,} rows, {census.posts[split]:,} posts, {census.refused_by_split[split]:,} quarantined; "
-        f"user_data is a {_FORMS[census.forms[split]]}"
-        for split, rows in census.rows.items()
+        f"{split}: {rows:,} rows, {found.posts[split]:,} posts, {found.refused_by_split[split]:,} quarantined; "
+        f"user_data is a {_FORMS[found.forms[split]]}"
+        for split, rows in found.rows.items()
     ]
-    users = f"{census.users:,} users"
-    if census.posts["test"]:
-        share = census.unseen_test_posts / census.posts["test"]
+    users = f"{found.users:,} users"
+    if found.posts["test"]:
+        share = found.unseen_test_posts / found.posts["test"]
         users += f"; {share:.1%} of the test posts are by users without a train post"
     details.append(users)
     details.append(f"images: {_listed(images)}")
-    if census.external:
-        details.append(f"external profiles: {census.external:,}")
-    if +census.quirks:
-        details.append(f"met on the way: {_listed(+census.quirks)}")
+    if found.external:
+        details.append(f"external profiles: {found.external:,}")
+    if +found.quirks:
+        details.append(f"met on the way: {_listed(+found.quirks)}")
     if refused:
-        details.append(f"quarantined: {_listed(census.refused)}")
+        details.append(f"quarantined: {_listed(found.refused)}")
     return Summary(
         stage="ingest",
         outcome="nothing_to_do" if written == {} else "done",

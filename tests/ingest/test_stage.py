@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from smp_features.config import Config, load_config
 from smp_features.errors import ReconciliationError, SourceError, StageError
 from smp_features.ingest import image_intake
-from smp_features.ingest.census import Census
+from smp_features.ingest.scan import ScanResult
 from smp_features.ingest.stage import (
     KNOWN_LATE,
     TABLES,
@@ -354,13 +354,13 @@ def test_too_many_refused_rows_fail_the_run_and_change_no_post(source: Source) -
 def test_rows_that_do_not_add_up_fail_the_run(first_run: tuple[Source, Summary]) -> None:
     lakehouse = first_run[0].lakehouse
     posts = lakehouse.read("posts")
-    assert reconcile(lakehouse, posts, Census(posts=Counter(train=9)), mirror=True)["ok"] == 5
+    assert reconcile(lakehouse, posts, ScanResult(posts=Counter(train=9)), mirror=True)["ok"] == 5
     with pytest.raises(
         ReconciliationError, match="10 usable source rows, 9 joined with their images, 9 in table posts"
     ):
-        reconcile(lakehouse, posts, Census(posts=Counter(train=10)), mirror=True)
+        reconcile(lakehouse, posts, ScanResult(posts=Counter(train=10)), mirror=True)
     with pytest.raises(ReconciliationError, match="8 usable source rows, 8 joined with their images, 9 in table posts"):
-        reconcile(lakehouse, posts.limit(8), Census(posts=Counter(train=8)), mirror=True)
+        reconcile(lakehouse, posts.limit(8), ScanResult(posts=Counter(train=8)), mirror=True)
 
 
 def test_staging_on_a_root_given_as_a_uri_is_written_by_spark(ingested: Source) -> None:

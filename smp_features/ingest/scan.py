@@ -85,7 +85,7 @@ Stage = Callable[[str, Sequence[Mapping[str, Any]], pa.Schema], None]
 
 
 @dataclass
-class Census:
+class ScanResult:
     """What one pass over a source found.
 
     Attributes:
@@ -132,7 +132,7 @@ class Census:
                 )
 
 
-def take_census(source: SmpdSource, scratch: Path, run: str, phases: Phases, stage: Stage | None = None) -> Census:
+def scan(source: SmpdSource, scratch: Path, run: str, phases: Phases, stage: Stage | None = None) -> ScanResult:
     """Read a source to its end: check, count, look up its image files, and stage what is good.
 
     Args:
@@ -146,31 +146,31 @@ def take_census(source: SmpdSource, scratch: Path, run: str, phases: Phases, sta
         SourceError: Misaligned, truncated or malformed files, or no posts at all.
         ReconciliationError: A row was lost on the way.
     """
-    census = Census()
+    found = ScanResult()
     put = stage or (lambda name, rows, schema: None)
     with _Ledger(scratch / "ledger.sqlite") as ledger, ThreadPoolExecutor(LOOKUP_THREADS) as threads:
         for split in source.splits:
-            census.forms[split] = source.user_data_form(split)
+            found.forms[split] = source.user_data_form(split)
             root = source.image_root(split)
             for batch in _timed_batches(source.rows(split), phases):
                 with phases("parse"):
-                    posts, refusals = _sort_out(batch, split, census, ledger)
+                    posts, refusals = _sort_out(batch, split, found, ledger)
                 with phases("stat"):
-                    _look_at_images(posts, root, census, threads)
+                    _look_at_images(posts, root, found, threads)
                 with phases("stage"):
                     put(POST_FILES, posts, POST_SCHEMA)
                     put(REFUSED_FILES, [vars(refusal) | {"run": run} for refusal in refusals], REFUSED_SCHEMA)
         for profiles in _timed_batches(source.external_profiles(), phases):
             new = [row for row in profiles if ledger.is_new_alias(row["alias"])]
-            census.quirks["external profiles of an alias met before"] += len(profiles) - len(new)
-            census.external += len(new)
+            found.quirks["external profiles of an alias met before"] += len(profiles) - len(new)
+            found.external += len(new)
             put(EXTERNAL_FILES, new, EXTERNAL_SCHEMA)
-        census.users, census.unseen_test_posts = ledger.users()
-    census.quirks += source.quirks
-    if not census.rows.total():
+        found.users, found.unseen_test_posts = ledger.users()
+    found.quirks += source.quirks
+    if not found.rows.total():
         raise SourceError(f"{source.folder} holds no posts: its files have no rows.")
-    census.reconcile()
-    return census
+    found.reconcile()
+    return found
 
 
 def _timed_batches(rows: Iterator[Any], phases: Phases) -> Iterator[list[Any]]:
@@ -183,7 +183,7 @@ def _timed_batches(rows: Iterator[Any], phases: Phases) -> Iterator[list[Any]]:
 
 
 def _sort_out(
-    batch: Sequence[Row | Refusal], split: Split, census: Census, ledger: _Ledger
+    batch: Sequence[Row | Refusal], split: Split, found: ScanResult, ledger: _Ledger
 ) -> tuple[list[Row], list[Refusal]]:
     posts: list[Row] = []
     refusals: list[Refusal] = []
@@ -193,14 +193,14 @@ def _sort_out(
             refusals.append(refusal)
         elif not isinstance(row, Refusal):
             posts.append(row)
-    census.rows[split] += len(batch)
-    census.posts[split] += len(posts)
-    census.refused_by_split[split] += len(refusals)
-    census.refused.update(refusal.reason for refusal in refusals)
+    found.rows[split] += len(batch)
+    found.posts[split] += len(posts)
+    found.refused_by_split[split] += len(refusals)
+    found.refused.update(refusal.reason for refusal in refusals)
     return posts, refusals
 
 
-def _look_at_images(posts: Sequence[Row], root: ImageRoot, census: Census, threads: ThreadPoolExecutor) -> None:
+def _look_at_images(posts: Sequence[Row], root: ImageRoot, found: ScanResult, threads: ThreadPoolExecutor) -> None:
     files = look_up_all(root, [post["image_path"] for post in posts], threads)
     for post, file in zip(posts, files, strict=True):
         post["image_status"] = file.status
@@ -208,7 +208,7 @@ def _look_at_images(posts: Sequence[Row], root: ImageRoot, census: Census, threa
         post["image_folder"] = str(root.folder)
         post["image_size"] = file.size
         post["image_modified_at"] = file.modified_at
-    census.images.update(file.status for file in files)
+    found.images.update(file.status for file in files)
 
 
 class _Ledger:

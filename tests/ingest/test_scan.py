@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from smp_features.errors import ReconciliationError, SourceError
-from smp_features.ingest import census as ingest_census
-from smp_features.ingest.census import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, Census, take_census
+from smp_features.ingest import scan as ingest_scan
+from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
 from smp_features.runs import Phases
 from smp_features.sources.smpd.source import SmpdSource
 
@@ -33,7 +33,7 @@ def write(folder: Path, split: str, *posts: dict[str, Any]) -> None:
         (inner / "train_label.txt").write_text("".join(f"{post['label']}\n" for post in filled))
 
 
-def census(folder: Path, scratch: Path) -> tuple[Census, dict[str, list[Mapping[str, Any]]]]:
+def scanned(folder: Path, scratch: Path) -> tuple[ScanResult, dict[str, list[Mapping[str, Any]]]]:
     staged: dict[str, list[Mapping[str, Any]]] = {POST_FILES: [], REFUSED_FILES: [], EXTERNAL_FILES: []}
 
     def stage(name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
@@ -41,13 +41,13 @@ def census(folder: Path, scratch: Path) -> tuple[Census, dict[str, list[Mapping[
 
     scratch.mkdir(exist_ok=True)
     (scratch / "ledger.sqlite").unlink(missing_ok=True)
-    return take_census(SmpdSource(folder, scratch), scratch, "run", Phases(), stage), staged
+    return scan(SmpdSource(folder, scratch), scratch, "run", Phases(), stage), staged
 
 
 def test_of_a_repeated_pid_the_first_row_is_kept(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1}, {"Pid": 2}, {"Pid": "1"}, {"Pid": 2, "Title": "other"}, {"Pid": 3})
     write(tmp_path / "p", "test", {"Pid": 3}, {"Pid": 1, "Title": "third"}, {"Pid": 4})
-    found, staged = census(tmp_path / "p", tmp_path / "s")
+    found, staged = scanned(tmp_path / "p", tmp_path / "s")
     assert [(post["pid"], post["source_row"]) for post in staged[POST_FILES]] == [
         ("1", "train:1"),
         ("2", "train:2"),
@@ -66,14 +66,14 @@ def test_of_a_repeated_pid_the_first_row_is_kept(tmp_path: Path) -> None:
 
 def test_the_same_row_with_another_label_is_a_conflict(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1, "label": "2"}, {"Pid": 1, "label": "3"})
-    found, staged = census(tmp_path / "p", tmp_path / "s")
+    found, staged = scanned(tmp_path / "p", tmp_path / "s")
     assert found.refused == Counter(conflicting_pid=1)
     assert staged[POST_FILES][0]["popularity"] == 2.0
 
 
 def test_a_refused_row_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1, "label": "nan"}, {"Pid": 1})
-    found, staged = census(tmp_path / "p", tmp_path / "s")
+    found, staged = scanned(tmp_path / "p", tmp_path / "s")
     assert found.refused == Counter(bad_label=1)
     assert [post["source_row"] for post in staged[POST_FILES]] == ["train:2"]
 
@@ -81,7 +81,7 @@ def test_a_refused_row_does_not_take_the_place_of_a_good_one(tmp_path: Path) -> 
 def test_users_and_unseen_test_posts_are_counted(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1, "Uid": "a"}, {"Pid": 2, "Uid": "a"}, {"Pid": 3, "Uid": "b"})
     write(tmp_path / "p", "test", {"Pid": 4, "Uid": "a"}, {"Pid": 5, "Uid": "c"}, {"Pid": 6, "Uid": "c"})
-    found, _ = census(tmp_path / "p", tmp_path / "s")
+    found, _ = scanned(tmp_path / "p", tmp_path / "s")
     assert (found.users, found.unseen_test_posts) == (3, 2)
 
 
@@ -89,23 +89,23 @@ def test_external_profiles_are_staged_once_per_alias(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1})
     lines = ["None 9 9 9 9 9 9 9 9", "a 1 1 1 1 1 1 1 1", "b 2 2 2 2 2 2 2 2", "a 3 3 3 3 3 3 3 3"]
     (tmp_path / "p" / "user_additional.txt").write_text("\n".join(lines))
-    found, staged = census(tmp_path / "p", tmp_path / "s")
+    found, staged = scanned(tmp_path / "p", tmp_path / "s")
     assert [(row["alias"], row["external_views"]) for row in staged[EXTERNAL_FILES]] == [("a", 1), ("b", 2)]
     assert found.external == 2 and found.quirks["external profiles of an alias met before"] == 1
 
 
 def test_the_size_of_the_batches_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "p", "train", *({"Pid": n % 7 + 1} for n in range(10)))
-    whole = census(tmp_path / "p", tmp_path / "s")
-    monkeypatch.setattr(ingest_census, "BATCH_ROWS", 3)
-    assert census(tmp_path / "p", tmp_path / "s") == whole
+    whole = scanned(tmp_path / "p", tmp_path / "s")
+    monkeypatch.setattr(ingest_scan, "BATCH_ROWS", 3)
+    assert scanned(tmp_path / "p", tmp_path / "s") == whole
 
 
 def test_images_are_looked_up_and_counted(tmp_path: Path) -> None:
     write(tmp_path / "p", "train", {"Pid": 1, "path": "train/1.jpg"}, {"Pid": 2}, {"Pid": 3, "path": "../../x"})
     (tmp_path / "p" / "train").mkdir()
     (tmp_path / "p" / "train" / "1.jpg").write_bytes(b"x")
-    found, staged = census(tmp_path / "p", tmp_path / "s")
+    found, staged = scanned(tmp_path / "p", tmp_path / "s")
     assert found.images == Counter(present=1, missing=1, path_refused=1)
     assert [post["image_size"] for post in staged[POST_FILES]] == [1, None, None]
 
@@ -113,17 +113,17 @@ def test_images_are_looked_up_and_counted(tmp_path: Path) -> None:
 def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "p", "train")
     with pytest.raises(SourceError, match="holds no posts"):
-        census(tmp_path / "p", tmp_path / "s")
+        scanned(tmp_path / "p", tmp_path / "s")
 
 
 def test_a_row_lost_on_the_way_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sort_out = ingest_census._sort_out
+    sort_out = ingest_scan._sort_out
 
-    def lose_one(batch: Any, split: Any, counts: Census, ledger: Any) -> Any:
+    def lose_one(batch: Any, split: Any, counts: ScanResult, ledger: Any) -> Any:
         counts.rows[split] += 1
         return sort_out(batch[1:], split, counts, ledger)
 
-    monkeypatch.setattr(ingest_census, "_sort_out", lose_one)
+    monkeypatch.setattr(ingest_scan, "_sort_out", lose_one)
     write(tmp_path / "p", "train", *({"Pid": n} for n in (1, 2, 3)))
     with pytest.raises(ReconciliationError, match="3 source rows of train became 2 posts and 0 refusals"):
-        census(tmp_path / "p", tmp_path / "s")
+        scanned(tmp_path / "p", tmp_path / "s")
