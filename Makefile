@@ -9,7 +9,7 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-gpu test-fast bench lint format types wheel lock clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-fast bench lint format types wheel lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,8 +23,11 @@ setup:  ## make .venv from requirements.lock; a second call installs nothing
 demo: setup  ## make posts, run every stage on them, say what came out and where to look
 	@$(BIN)/smp demo
 
-test: setup  ## every test but those of test-faults
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not fleet and not gpu"
+test: setup  ## every test but those of test-slow and test-faults
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not full and not fleet and not gpu"
+
+test-slow: setup  ## full-size models, and environments built from requirements: minutes, and a network
+	$(BIN)/python -m pytest -m full
 
 test-faults: setup  ## drivers, executors and disks that fail in earnest
 	$(BIN)/python -m pytest -m fleet
@@ -33,7 +36,7 @@ test-gpu: setup  ## what only a machine with a CUDA device can show
 	$(BIN)/python -m pytest -m gpu
 
 test-fast: setup  ## the tests that start no Spark and take seconds
-	$(BIN)/python -m pytest -m "not spark and not slow and not gpu"
+	$(BIN)/python -m pytest -m "not spark and not slow and not full and not gpu"
 
 bench: setup  ## measure, and write benchmarks/RESULTS.md (hours; BENCH=ceiling measures one part)
 	$(BIN)/python -m benchmarks $(BENCH)

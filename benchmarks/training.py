@@ -22,7 +22,7 @@ from benchmarks.contents import REPOSITORY
 from benchmarks.results import table
 from smp_features.catalogue import BUCKETS
 from smp_features.config import Config
-from smp_features.features.metadata import MOST_WORDS
+from smp_features.model.inputs import MOST_WORDS
 from smp_features.training import snapshot as snapshots
 
 CONTENTS = "made-up rows"

@@ -147,12 +147,12 @@ def trained(model: str, version: str, results: Mapping[str, Any], oof: pd.DataFr
         results: `results.json`, as `training/experiment.py` describes it.
         oof: `oof_predictions.parquet`, with at least `pid`, `uid`, `predicted` and `actual`.
     """
-    scores = tuple(score(entry) for entry in results["scores"])
+    scores = tuple(score_row(entry) for entry in results["scores"])
     gains = results["importance"]
     return Trained(
         model=model,
         version=version,
-        head=score(results["headline"]),
+        head=score_row(results["headline"]),
         scores=scores,
         leave_out={
             each["name"]: (interval(each["delta_src"]), interval(each["delta_mae"])) for each in results["leave_out"]
@@ -166,7 +166,7 @@ def trained(model: str, version: str, results: Mapping[str, Any], oof: pd.DataFr
     )
 
 
-def score(entry: Mapping[str, Any]) -> Score:
+def score_row(entry: Mapping[str, Any]) -> Score:
     """Return an entry of `scores` as a row."""
     values = [interval(entry[name]) for name in ("src", "mae", "bias")]
     return Score(entry["split"], entry["model"], entry["segment"], int(entry["n"]), *values)

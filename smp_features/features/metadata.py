@@ -27,9 +27,6 @@ NON_ASCII = r"[^\x00-\x7f]"
 HASHTAG = f"(?<!{NOT_SPACE})#[^#{WHITE_SPACE}]"
 LINK = f"(?<![A-Za-z0-9])(?:[Hh][Tt][Tt][Pp][Ss]?://|[Ww][Ww][Ww][.]){NOT_SPACE}"
 
-MOST_WORDS = 75
-"""Words of a post whose buckets a model reads: Flickr lets a photo have so many tags."""
-
 MICROS_PER_HOUR = 3_600_000_000
 MICROS_PER_DAY = 86_400_000_000
 

@@ -9,21 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from smp_features.metrics import TAIL_FROM, interval_names
-
 Floats = NDArray[np.float64]
 Rows = Mapping[str, NDArray[np.generic]]
 """Columns of the training set by name: numbers (n,), category codes (n,), vectors (n, d), `has_…` (n,)."""
 
 Form = Literal["mixture", "bottleneck"]
-
-CLASSES = TAIL_FROM + 1
-"""Popularity intervals told apart: of unit width from zero, the last one open."""
-
-
-def classes(target: Floats) -> NDArray[np.int64]:
-    """Return the class of each label, (n,) in 0..CLASSES-1: its popularity interval."""
-    return np.maximum(interval_names(target), 0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class Adapters:
         weights: Name to float32 array whose first axis counts the adapters: `<column>.mean` (m, d) and `.scale` (m,);
             `<column>.weight` (m, d, d) and `.bias` (m, d), or `<column>.down` (m, d, h) and `.up` (m, h, d), applied
             from the right; `head.weight` (m, sum of d), `head.bias`, `target.mean`, `target.scale` (m,), or with
-            intervals `head.weight` (m, sum of d, CLASSES), `head.bias`, `target.prior`, `target.centres` (m, CLASSES).
+            intervals `head.weight` (m, sum of d, c), `head.bias`, `target.prior`, `target.centres` (m, c), c intervals.
     """
 
     form: Form

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from smp_features.model.adapter_weights import Floats, Rows
+from .adapter_weights import Floats, Rows
 
 BLOCK = 20_000
 """Rows held in float64 at once."""

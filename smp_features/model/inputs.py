@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.errors import ModelError
-from smp_features.features.metadata import MOST_WORDS
-from smp_features.model.vectors import filled
+from ..errors import ModelError
+from .vectors import filled
 
 Columns = dict[str, NDArray[np.generic]]
 
 Use = Literal["raw", "adapted", "both"]
+
+MOST_WORDS = 75
+"""Words of a post whose buckets a model reads: Flickr lets a photo have so many tags."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Inputs:
         uses: Vector columns to the form in which the booster sees them, if it is not both: the frozen vector, or what
             the adapter makes of it.
         buckets: Columns of hashed words to the number of buckets.
+        content: Those among all columns that frozen models made; a member that is not to see them does without. Only
+            training asks, so a saved model does not say.
     """
 
     numbers: tuple[str, ...]
@@ -37,6 +41,7 @@ class Inputs:
     vocabularies: Mapping[str, list[str]]
     uses: Mapping[str, Use] = field(default_factory=dict)
     buckets: Mapping[str, int] = field(default_factory=dict)
+    content: frozenset[str] = frozenset()
 
     @property
     def raw(self) -> tuple[str, ...]:
@@ -65,6 +70,7 @@ class Inputs:
             dims=kept(self.dims),
             vocabularies=kept(self.vocabularies),
             buckets=kept(self.buckets),
+            content=self.content - set(columns),
         )
 
     def encode(self, frame: pd.DataFrame) -> Columns:

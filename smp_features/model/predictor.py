@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,18 +12,22 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from smp_features.errors import FingerprintError, ModelError, SmpError
-from smp_features.model.adapter_weights import Adapters, Floats, Rows
-from smp_features.model.blocks import Selection
-from smp_features.model.boosters import KINDS
-from smp_features.model.encoders import Encoders
-from smp_features.model.inputs import Inputs
-from smp_features.model.regressor import Member, Regressor
+from ..errors import FingerprintError, ModelError, SmpError
+from .adapter_weights import Adapters, Floats, Rows
+from .blocks import Selection
+from .boosters import KINDS
+from .encoders import Encoders
+from .inputs import Inputs
+from .regressor import Member, Regressor
 
 FORMAT = 2
 
-EXTRACTORS = ("caption_extractor", "clip_image_extractor", "clip_text_extractor", "perplexity_extractor")
-"""Columns of `post_features` with the fingerprints that a model refuses to mix."""
+_FINGERPRINT = "_extractor"
+
+
+def fingerprint_columns(names: Iterable[str]) -> list[str]:
+    """Return those of some columns of `post_features`, or tags of a model, that hold an extractor's fingerprint."""
+    return sorted(name for name in names if name.endswith(_FINGERPRINT))
 
 
 @dataclass(frozen=True)

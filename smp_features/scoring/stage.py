@@ -1,4 +1,4 @@
-"""The stage that scores: every unlabelled post predicted by the champion, kept up row by row."""
+"""The stage that scores: unlabelled posts, or those of a condition, predicted by the champion, kept up row by row."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import logging
 import shutil
 from collections.abc import Mapping
 
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from smp_features.config import Config
-from smp_features.errors import FingerprintError, StageError
+from smp_features.errors import FingerprintError, StageError, UsageError
 from smp_features.lake.tables import Lakehouse
-from smp_features.model.predictor import EXTRACTORS
+from smp_features.model.predictor import fingerprint_columns
 from smp_features.runs import Phases, Summary, is_local
 from smp_features.session import slots_of
+from smp_features.spark_failures import cause
 
 logger = logging.getLogger(__name__)
 
-MADE_UNDER = (*EXTRACTORS, "time_rules")
-"""Columns of `post_features` that must say what the model's tags say."""
 
-
-def score(session: SparkSession, config: Config, *, run: str) -> Summary:
-    """Predict every unlabelled post with the champion, through `spark_udf`; only rows that are missing or changed.
+def score(session: SparkSession, config: Config, *, run: str, where: str | None = None) -> Summary:
+    """Predict posts with the champion, through `spark_udf`; only rows whose prediction is missing or out of date.
 
     Args:
         session: A Spark session with Delta.
         config: Its `registry` names the model.
         run: The run's id, for its staging folder.
+        where: A condition in Spark SQL over the columns of `post_features`, such as `uid = '7@N'`: the posts that meet
+            it are predicted, labelled or not. None predicts every unlabelled post.
 
     Returns:
-        wanted: unlabelled posts with features; ok: those with a prediction; computed: predicted by this run.
+        wanted: these posts; ok: those with a prediction; computed: predicted by this run.
 
     Raises:
+        UsageError: `where` is no condition over `post_features`.
         StageError: There is no champion, or a prediction is missing or not finite.
         FingerprintError: The features were made by other models, or under other time rules, than the champion's.
     """
@@ -41,13 +43,14 @@ def score(session: SparkSession, config: Config, *, run: str) -> Summary:
 
     lakehouse, phases = Lakehouse(session, config), Phases()
     versions = lakehouse.versions(("post_features", "labels"))
+    wanted = unlabelled(lakehouse, versions) if where is None else meeting(lakehouse, versions, where)
+    posts = "unlabelled posts" if where is None else f"posts where {where}"
     with phases("registry"):
         registry = Registry(config)
         champion = registry.champion()
     if champion is None:
         raise StageError(f"{registry.model} has no champion to score with.", "Run `smp train` first.")
     with phases("plan"):
-        wanted = unlabelled(lakehouse, versions)
         done = lakehouse.read("predictions").where(
             (F.col("model") == champion.model) & (F.col("model_version") == champion.number)
         )
@@ -61,7 +64,7 @@ def score(session: SparkSession, config: Config, *, run: str) -> Summary:
             ok=count,
             seconds=phases.seconds,
             versions_read=versions,
-            message=f"all {count:,} unlabelled posts have predictions of {champion}",
+            message=f"all {count:,} {posts} have predictions of {champion}" if count else f"there are no {posts}",
         )
     _check_made_under(todo, champion.tags, str(champion))
     tasks = min(slots_of(session, config.extraction.slots), left)
@@ -99,7 +102,7 @@ def score(session: SparkSession, config: Config, *, run: str) -> Summary:
         seconds=phases.seconds,
         versions_read=versions,
         versions_written={"predictions": after} if after != before else {},
-        message=f"{left:,} posts scored by {champion}, {count:,} unlabelled posts have predictions",
+        message=f"{left:,} posts scored by {champion}, {count:,} {posts} have predictions",
     )
 
 
@@ -114,9 +117,36 @@ def unlabelled(lakehouse: Lakehouse, versions: Mapping[str, int]) -> DataFrame:
     return lakehouse.read("post_features", versions["post_features"]).join(labelled, "pid", "left_anti")
 
 
+def meeting(lakehouse: Lakehouse, versions: Mapping[str, int], where: str) -> DataFrame:
+    """Return the rows of `post_features` that meet a condition, labelled or not.
+
+    Args:
+        lakehouse: The tables.
+        versions: Of `post_features`.
+        where: A condition in Spark SQL.
+
+    Raises:
+        UsageError: It does not parse, is not true or false, or names a column that is not there.
+    """
+    try:
+        return lakehouse.read("post_features", versions["post_features"]).where(where)
+    except PySparkException as error:
+        raise UsageError(
+            f"'{where}' is no condition over post_features: {cause(str(error))}", "Such as --where \"uid = '7@N'\"."
+        ) from None
+
+
 def _check_made_under(todo: DataFrame, tags: Mapping[str, str], model: str) -> None:
-    found = todo.agg(*(F.sort_array(F.collect_set(name)).alias(name) for name in MADE_UNDER)).collect()[0]
-    for name in MADE_UNDER:
+    """Refuse rows whose columns do not say what the model's tags say of the models and rules behind them."""
+    names = [*fingerprint_columns(tags), "time_rules"]
+    gone = sorted(set(names) - set(todo.columns))
+    if gone:
+        raise FingerprintError(
+            f"{model} was trained on {gone[0]} {tags.get(gone[0])}, and post_features has no such column.",
+            "Configure the models of the champion, or run `smp train` on the new features.",
+        )
+    found = todo.agg(*(F.sort_array(F.collect_set(name)).alias(name) for name in names)).collect()[0]
+    for name in names:
         others = [value for value in found[name] if value != tags.get(name)]
         if others:
             raise FingerprintError(

@@ -18,7 +18,7 @@ from smp_features.catalogue import CONTENT_GROUPS, FEATURES, columns_of
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
 from smp_features.lake.tables import Lakehouse
-from smp_features.model.predictor import EXTRACTORS
+from smp_features.model.predictor import fingerprint_columns
 from smp_features.scoring.stage import unlabelled
 from smp_features.sources.smpd.files import EXTERNAL_FILE
 
@@ -153,7 +153,7 @@ def _declare(lakehouse: Lakehouse, predicted: DataFrame, uri: str, tags: Mapping
         predicted=predicted.count(),
         predicted_from_external=external,
         crawled=sorted(row["date"] for row in dates),
-        pretrained=_models_behind(lakehouse, [tags[name] for name in EXTRACTORS if name in tags]) if content else (),
+        pretrained=_models_behind(lakehouse, [tags[name] for name in fingerprint_columns(tags)]) if content else (),
     )
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from smp_features.config import AdapterConfig
 from smp_features.errors import StageError
-from smp_features.model.adapter_weights import CLASSES, Adapters, classes
+from smp_features.metrics import TAIL_FROM, interval_names
+from smp_features.model.adapter_weights import Adapters
 from smp_features.model.blocks import BLOCK
 from smp_features.training.stopping import Best, stopping_rows
 
@@ -32,6 +33,9 @@ IMAGE_BRANCH = "image_embedding"
 
 BOTTLENECK = 4  # CLIP-Adapter reduces d to d/4
 MAX_THREADS = 8
+CLASSES = TAIL_FROM + 1
+"""Popularity intervals told apart: of unit width from zero, the last one open."""
+
 NARROW = 512  # below this many components in all, threads wait for each other longer than they compute
 
 
@@ -99,6 +103,11 @@ def train_adapters(
         best, curve = _fit(epoch, fitted, inner, scored & ~member.T, target, fixed, learned, config, seed)
     weights = {name: tensor.numpy() for name, tensor in {**fixed, **best}.items()}
     return Adapters(config.form, ratios(dims, config), weights), curve
+
+
+def classes(target: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the class of each label, (n,) in 0..CLASSES-1: its popularity interval."""
+    return np.maximum(interval_names(target), 0)
 
 
 def ratios(dims: Mapping[str, int], config: AdapterConfig) -> dict[str, float]:

@@ -41,7 +41,7 @@ from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.metrics import Bootstrap, by_interval, finite, points, undefined
 from smp_features.model.adapter_weights import Floats
-from smp_features.model.encoders import source_of
+from smp_features.model.encoders import ADAPTER_SCORE, source_of
 from smp_features.model.inputs import Columns, Inputs
 from smp_features.model.predictor import Predictor
 from smp_features.model.regressor import Regressor
@@ -96,6 +96,7 @@ def inputs_of(config: Config, snapshot: Snapshot, leave_out: Sequence[str] = ())
         dims={feature.name: snapshot.dims[feature.name] for feature in features if feature.kind == "vector"},
         vocabularies={f.name: snapshot.vocabularies[f.name] for f in features if f.kind == "category"},
         buckets={f.name: BUCKETS for f in features if f.kind == "buckets"},
+        content=frozenset(f.name for f in features if f.group in CONTENT_GROUPS),
     )
 
 
@@ -128,7 +129,7 @@ def run_experiment(
         pooled, fitted = cross_fit(work.nest, inputs, work.folds, work.length)
         work.identity(pooled, fitted)
         bar.advance(1)
-        metadata = inputs.without([f.name for f in FEATURES if f.group in CONTENT_GROUPS])
+        metadata = inputs.without(list(inputs.content))
         if metadata.columns:
             work.table["metadata_only"], _ = cross_fit(work.nest, metadata, work.folds, work.length)
             work.add_score("identity", "metadata only", "all", work.trained, work.table["metadata_only"])
@@ -337,7 +338,7 @@ class _Work:
 
 
 def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
-    group_of = {feature.name: feature.group for feature in FEATURES} | {"adapter_score": "adapter"}
+    group_of = {feature.name: feature.group for feature in FEATURES} | {ADAPTER_SCORE: "adapter"}
     return [
         {"feature": name, "group": group_of[source_of(name)], "gain": float(gain)}
         for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0]))

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from smp_features import splits
 from smp_features.config import RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
-from smp_features.model import regressor
 from smp_features.model.adapter_weights import Adapters, Floats, Rows
 from smp_features.model.blocks import Adapt, Selection
 from smp_features.model.boosters import threads
 from smp_features.model.inputs import Columns, Inputs
 from smp_features.model.predictor import Predictor
+from smp_features.model.regressor import Regressor
 from smp_features.training.adapter import Curve, Epoch, train_adapters
 from smp_features.training.history import HISTORY, known_labels, users_without_history
+from smp_features.training.regressor import fit_regressor
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Fitted:
         adapter_scores: (held-out rows,) the mean of the adapters' scores; None without adapters.
     """
 
-    regressor: regressor.Regressor
+    regressor: Regressor
     predictions: Floats
     adapter_scores: Floats | None
 
@@ -123,7 +124,7 @@ class Nest:
         train = np.flatnonzero(division.train)
         # Some users' history is taken away, so that boosters learn what to do without.
         blanked = {name: np.where(self._unknown[train], np.nan, self._rows[name][train]) for name in self._history}
-        fitted = regressor.fit(
+        fitted = fit_regressor(
             inputs,
             Selection(self._rows, train, blanked, self._out_of_fold(inputs, division)),
             self._target[train],

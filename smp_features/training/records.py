@@ -12,13 +12,12 @@ from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema
 
-from smp_features import __version__
 from smp_features.config import Config
 from smp_features.model.boosters import KINDS
 from smp_features.model.inputs import Inputs
-from smp_features.model.predictor import EXTRACTORS, Predictor
+from smp_features.model.predictor import Predictor
 
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scikit-learn", "scipy")
+_REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scipy")
 
 
 def signature(predictor: Predictor) -> ModelSignature:
@@ -27,7 +26,7 @@ def signature(predictor: Predictor) -> ModelSignature:
     inputs += [ColSpec(DataType.string, name, required=False) for name in predictor.inputs.vocabularies]
     inputs += [ColSpec(Array(DataType.long), name, required=False) for name in predictor.inputs.buckets]
     inputs += [ColSpec(Array(DataType.double), name, required=False) for name in predictor.inputs.dims]
-    inputs += [ColSpec(DataType.string, name) for name in EXTRACTORS]
+    inputs += [ColSpec(DataType.string, name) for name in sorted(predictor.fingerprints)]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema([ColSpec(DataType.double)]))
 
 
@@ -48,11 +47,14 @@ def input_example(
 
 
 def requirements(predictor: Predictor) -> list[str]:
-    """Return the packages that a registered model needs to predict, at the versions that trained it."""
+    """Return the packages that a registered model needs to predict, at the versions that trained it.
+
+    This package is not among them: its code travels with the model (`served_code.py`), and no index has it.
+    """
     from importlib.metadata import version
 
     needed = dict.fromkeys([*_REQUIREMENTS, *(KINDS[member.name].library for member in predictor.regressor.members)])
-    return [f"smp_features=={__version__}", *(f"{name}=={version(name)}" for name in needed)]
+    return [f"{name}=={version(name)}" for name in needed]
 
 
 def parameters(config: Config) -> dict[str, str]:

@@ -1,11 +1,4 @@
-"""MLflow: the run of an experiment, the registered model's versions, and which of them is champion.
-
-The promotion rule. A new version becomes champion when there is none. Else both versions' predictions of the gate rows
-that both recorded are compared by a paired bootstrap over users at `registry.gate.confidence`: the new one is promoted
-if its MAE is lower or its SRC higher by more than noise (the interval excludes zero) and the other of the two is not
-worse by more than noise. With fewer than `LEAST_GATE_USERS` users in common nothing is decided by numbers, and it stays
-a challenger; `smp promote` is there for people.
-"""
+"""MLflow: the run of an experiment, the registered model's versions, and which of them is champion."""
 
 from __future__ import annotations
 
@@ -20,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
 from mlflow.entities import Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
@@ -29,17 +21,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
-from smp_features.metrics import Bootstrap
-from smp_features.model import predictor as predictor_module
 from smp_features.model.predictor import Predictor
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
+from smp_features.training.promotion import is_better
 from smp_features.training.records import metrics, parameters, requirements, searched, settings_of, signature
+from smp_features.training.served_code import served_code
 
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-LEAST_GATE_USERS = 30
 
 TRAINING_KEY = "training_key"
 INPUTS_KEY = "inputs_key"
@@ -199,14 +190,16 @@ class Registry:
                     if path.is_file():
                         mlflow.log_artifact(str(path))
                 mlflow.log_artifacts(str(work / "figures"), "figures")
-                logged = mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(Path(predictor_module.__file__).with_name("served_model.py")),
-                    artifacts={"model": str(work / "model")},
-                    signature=signature(predictor),
-                    input_example=pd.read_parquet(work / "input_example.parquet"),
-                    pip_requirements=requirements(predictor),
-                )
+                with served_code() as code:
+                    logged = mlflow.pyfunc.log_model(
+                        name="model",
+                        python_model=str(code.model),
+                        code_paths=[str(code.package)],
+                        artifacts={"model": str(work / "model")},
+                        signature=signature(predictor),
+                        input_example=pd.read_parquet(work / "input_example.parquet"),
+                        pip_requirements=requirements(predictor),
+                    )
             self._create_model()
             made = self.client.create_model_version(
                 self.model, logged.model_uri, run.info.run_id, tags=dict(tags), model_id=logged.model_id
@@ -260,7 +253,9 @@ class Registry:
         elif champion.number == version.number:
             decision = "champion"
         else:
-            better, reason = self.compare(version, champion)
+            better, reason = is_better(
+                self.predictions(version, "gate"), self.predictions(champion, "gate"), self.config
+            )
             if better:
                 self.appoint(version)
             decision = (
@@ -268,22 +263,6 @@ class Registry:
             )
         self.tag(version, DECISION, decision)
         return decision
-
-    def compare(self, version: Version, champion: Version) -> tuple[bool, str]:
-        """Apply the promotion rule; return whether the version beats the champion, and why."""
-        new, old = self.predictions(version, "gate"), self.predictions(champion, "gate")
-        shared = new.merge(old[["row_id", "actual", "predicted"]], on=["row_id", "actual"], suffixes=("", "_champion"))
-        users = shared["user"].nunique()
-        if users < LEAST_GATE_USERS:
-            return False, f"only {users} gate users in common, {LEAST_GATE_USERS} are needed to compare"
-        drawn = Bootstrap(shared["user"].to_numpy(np.int64), self.config.training.bootstrap, self.config.training.seed)
-        change = drawn.differences(
-            shared["actual"].to_numpy(np.float64),
-            shared["predicted"].to_numpy(np.float64),
-            shared["predicted_champion"].to_numpy(np.float64),
-            self.config.registry.gate.confidence,
-        )
-        return judge(change["src"].low, change["src"].high, change["mae"].low, change["mae"].high, users)
 
     def appoint(self, version: Version) -> None:
         """Give a version the champion alias, and remember the one that had it."""
@@ -311,17 +290,6 @@ class Registry:
     def _history(self) -> list[str]:
         found: list[str] = json.loads(self.client.get_registered_model(self.model).tags.get(_HISTORY, "[]"))
         return found
-
-
-def judge(src_low: float, src_high: float, mae_low: float, mae_high: float, users: int) -> tuple[bool, str]:
-    """Return whether the intervals of new minus champion make the new one better, and the reason in words."""
-    basis = f"on {users} gate users"
-    change = f"SRC {src_low:+.3f}..{src_high:+.3f}, MAE {mae_low:+.3f}..{mae_high:+.3f} {basis}"
-    gains = src_low > 0 or mae_high < 0
-    losses = src_high < 0 or mae_low > 0
-    if gains and not losses:
-        return True, f"better than the champion by more than noise ({change})"
-    return False, f"not better than the champion by more than noise ({change})"
 
 
 def promote(config: Config, version: str) -> str:

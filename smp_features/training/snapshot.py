@@ -22,8 +22,8 @@ from pyspark.sql import functions as F
 
 from smp_features.catalogue import FEATURES
 from smp_features.errors import SnapshotError, StageError
-from smp_features.features.metadata import MOST_WORDS
 from smp_features.lake.tables import Lakehouse, canonical_json
+from smp_features.model.inputs import MOST_WORDS
 from smp_features.runs import is_local
 
 logger = logging.getLogger(__name__)

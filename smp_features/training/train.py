@@ -19,7 +19,7 @@ from smp_features.catalogue import FEATURES
 from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.lake.tables import Lakehouse, canonical_json
-from smp_features.model.predictor import EXTRACTORS
+from smp_features.model.predictor import fingerprint_columns
 from smp_features.runs import Phases, Summary
 from smp_features.training import snapshot as snapshots
 from smp_features.training.adapter import Chunk, Epoch
@@ -205,8 +205,9 @@ def fingerprints_of(lakehouse: Lakehouse, version: int) -> dict[str, str]:
         StageError: It mixes extractors, or was made under other time rules than configured.
     """
     table = lakehouse.read("training_set", version)
-    found = table.agg(*(F.collect_set(name).alias(name) for name in (*EXTRACTORS, "time_rules"))).collect()[0]
-    for name in EXTRACTORS:
+    columns = fingerprint_columns(table.columns)
+    found = table.agg(*(F.collect_set(name).alias(name) for name in (*columns, "time_rules"))).collect()[0]
+    for name in columns:
         if len(found[name]) != 1:
             raise StageError(f"The training set mixes {len(found[name])} values of {name}.", _REMAKE)
     configured = lakehouse.config.features.time_rules
@@ -214,7 +215,7 @@ def fingerprints_of(lakehouse: Lakehouse, version: int) -> dict[str, str]:
         raise StageError(
             f"The training set was made under time rules {', '.join(found['time_rules'])}, not {configured}.", _REMAKE
         )
-    return {name: str(found[name][0]) for name in EXTRACTORS}
+    return {name: str(found[name][0]) for name in columns}
 
 
 def _nothing_to_do(registry: Registry, found: Version, version: int, phases: Phases) -> Summary:

@@ -12,7 +12,7 @@ import pytest
 from smp_features.analysis.adaptation_section import adaptation_section
 from smp_features.analysis.model_sections import ablation_section
 from smp_features.analysis.page import Picture, Table
-from smp_features.analysis.results import ablated, adaptation, champion_results, interval, score, trained
+from smp_features.analysis.results import ablated, adaptation, champion_results, interval, score_row, trained
 from smp_features.config import load_config
 
 
@@ -128,7 +128,7 @@ def test_what_could_not_be_computed_reads_as_nan():
     nothing = {"value": None, "low": None, "high": None, "level": 0.95, "excludes_zero": False}
     assert math.isnan(interval(nothing).value)
     entry = {"split": "identity", "model": "median", "segment": "all", "n": 3, "src": nothing}
-    assert math.isnan(score(entry | {"mae": nothing, "bias": nothing}).src.value)
+    assert math.isnan(score_row(entry | {"mae": nothing, "bias": nothing}).src.value)
 
 
 def test_what_adaptation_did_is_read_and_shown_with_its_figure():

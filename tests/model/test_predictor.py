@@ -9,11 +9,12 @@ from sklearn.decomposition import PCA
 
 from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import FingerprintError, ModelError
-from smp_features.model import encoders, regressor
+from smp_features.model import encoders
 from smp_features.model.blocks import Selection
 from smp_features.model.inputs import Inputs
 from smp_features.model.predictor import Predictor
 from smp_features.training.nested import Division, Nest
+from smp_features.training.regressor import fit_regressor
 
 N, WIDTH = 150, 8
 FINGERPRINTS = {"clip_image_extractor": "c1"}
@@ -146,7 +147,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
 
 def test_projections_are_those_of_sklearn_on_the_rows_with_a_vector(rows):
     config = RegressorConfig(rounds=3, pca_components=3)
-    fitted = regressor.fit(INPUTS, Selection.all(rows), rows["popularity"], rows["fold"], config, 1)
+    fitted = fit_regressor(INPUTS, Selection.all(rows), rows["popularity"], rows["fold"], config, 1)
     there = rows["has_image_embedding"] == 1
     expected = PCA(3, svd_solver="full").fit_transform(rows["image_embedding"][there].astype(float))
     made = encoders.matrix(INPUTS, fitted.encoders, rows, None, None)[:, -3:]
@@ -155,7 +156,7 @@ def test_projections_are_those_of_sklearn_on_the_rows_with_a_vector(rows):
 
 
 def test_predictions_are_clipped_to_the_labels_seen(rows):
-    fitted = regressor.fit(
+    fitted = fit_regressor(
         INPUTS, Selection.all(rows), rows["popularity"], rows["fold"], RegressorConfig(rounds=300), 1
     )
     far = {name: values.copy() for name, values in rows.items()}

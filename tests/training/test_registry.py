@@ -14,8 +14,9 @@ import pytest
 from smp_features.config import Config, load_config
 from smp_features.errors import UsageError
 from smp_features.training import registry as registries
+from smp_features.training.promotion import judge
 from smp_features.training.records import metrics, parameters
-from smp_features.training.registry import Registry, Version, judge, promote, rollback
+from smp_features.training.registry import Registry, Version, promote, rollback
 
 
 @pytest.fixture

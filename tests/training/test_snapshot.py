@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from smp_features.errors import SnapshotError, StageError
-from smp_features.model.predictor import EXTRACTORS
+from smp_features.model.predictor import fingerprint_columns
 from smp_features.training import snapshot as snapshots
 from smp_features.training.snapshot import Snapshot
 
@@ -170,10 +170,10 @@ def test_an_export_that_was_cut_off_is_made_again(lake):
 def test_a_new_row_changes_the_content_key_and_compaction_does_not(lakehouse):
     def row(number: int) -> DataFrame:
         zeros = {name: [0.0] for name in snapshots.VECTORS} | {f"has_{name}": 0.0 for name in snapshots.VECTORS}
-        texts = dict.fromkeys(("uid", "time_rules", "features_key", *EXTRACTORS), "x")
+        schema = lakehouse.schema("training_set")
+        texts = dict.fromkeys(("uid", "time_rules", "features_key", *fingerprint_columns(schema.names)), "x")
         made = zeros | texts | {"pid": f"p{number}", "row_id": number, "row_hash": f"h{number}", "popularity": 1.0}
         made |= {"fold": 0, **dict.fromkeys(("event_ts", "label_known_at"), datetime(2016, 1, 1, tzinfo=UTC))}
-        schema = lakehouse.schema("training_set")
         return lakehouse.session.createDataFrame([tuple(made.get(name) for name in schema.names)], schema)
 
     keys = []

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smp_features.analysis.laboratory import ridge
-from smp_features.analysis.laboratory.ridge import Moments
+from smp_features.analysis.laboratory.ridge import Moments, fit_ridge
 from smp_features.config import TrainingConfig
 from smp_features.metrics import Bootstrap, percentile_interval, src, weighted_mean, weighted_src
 from smp_features.model.adapter_weights import Adapters, Floats
@@ -157,7 +156,7 @@ def _model(parts: Sequence[Moments]) -> tuple[Floats, float]:
     """Fit; where a column is missing from almost every row, there is nothing to predict by."""
     if sum(part.count > 0 for part in parts) < 2:
         return np.zeros(len(parts[0].sums) - 1), 0.0
-    return ridge.fit(parts)
+    return fit_ridge(parts)
 
 
 def _both(block: Columns, adapted: Mapping[str, Floats]) -> list[tuple[tuple[str, str], Floats]]:

@@ -43,7 +43,7 @@ class Moments:
         return float(quadratic + 2 * intercept * (signed @ self.sums) + self.count * intercept**2)
 
 
-def fit(parts: Sequence[Moments]) -> tuple[Floats, float]:
+def fit_ridge(parts: Sequence[Moments]) -> tuple[Floats, float]:
     """Fit on all parts, with the penalty of least squared error when each part is left out in turn.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from smp_features.analysis.laboratory.ridge import PENALTIES, Moments, fit
+from smp_features.analysis.laboratory.ridge import PENALTIES, Moments, fit_ridge
 
 RNG = np.random.default_rng(0)
 SIZES = (40, 30, 50)
@@ -31,7 +31,7 @@ def test_the_model_and_its_penalty_are_those_of_the_rows():
     best = PENALTIES[int(np.argmin(errors))]
     assert best not in (PENALTIES[0], PENALTIES[-1])  # a choice that says something
     expected = model(np.vstack(VECTORS), np.hstack(TARGETS), best)
-    weights, intercept = fit([Moments.of(v, t) for v, t in zip(VECTORS, TARGETS, strict=True)])
+    weights, intercept = fit_ridge([Moments.of(v, t) for v, t in zip(VECTORS, TARGETS, strict=True)])
     assert np.allclose(weights, expected.coef_) and intercept == pytest.approx(expected.intercept_)
 
 
@@ -50,4 +50,4 @@ def test_the_squared_error_is_that_of_the_rows():
 
 def test_one_part_is_too_few():
     with pytest.raises(ValueError, match="two parts"):
-        fit([Moments.of(VECTORS[0], TARGETS[0]), Moments.of(VECTORS[1][:0], TARGETS[1][:0])])
+        fit_ridge([Moments.of(VECTORS[0], TARGETS[0]), Moments.of(VECTORS[1][:0], TARGETS[1][:0])])

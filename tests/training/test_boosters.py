@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from smp_features.config import RegressorConfig
-from smp_features.model.boosters import CatBoost, LightGbm, Table
+from smp_features.model.boosters import KINDS
+from smp_features.training.boosters import TRAINERS, Table
 
 CONFIG = RegressorConfig(rounds=200, early_stopping=10, learning_rate=0.1, catboost_learning_rate=0.1)
-KINDS = pytest.mark.parametrize("kind", [LightGbm, CatBoost])
+BOTH = pytest.mark.parametrize("kind", ["lightgbm", "catboost"])
 
 
 def table(rows: int = 400) -> Table:
@@ -22,23 +23,23 @@ def table(rows: int = 400) -> Table:
     return Table(features, ("signal", "noise", "code"), frozenset({"code"}), target)
 
 
-@KINDS
+@BOTH
 def test_a_saved_booster_predicts_the_same_and_knows_its_columns(kind, tmp_path):
-    fitted = kind.fit(table(), 40, CONFIG, 1)
+    fitted = TRAINERS[kind].train(table(), 40, CONFIG, 1)
     fitted.save(tmp_path / "booster")
-    loaded = kind.load(tmp_path / "booster")
+    loaded = KINDS[kind].load(tmp_path / "booster")
     assert loaded.names == ("signal", "noise", "code")
     assert np.array_equal(loaded.predict(table().features, 1), fitted.predict(table().features, 1))
 
 
-@KINDS
+@BOTH
 def test_rounds_are_those_with_the_least_error_on_the_watched_rows(kind):
     whole = table()
     watched = np.arange(400) % 4 == 0
-    rounds, predicted = kind.choose(whole.rows(~watched), whole.rows(watched), CONFIG, 1)
+    rounds, predicted = TRAINERS[kind].choose_rounds(whole.rows(~watched), whole.rows(watched), CONFIG, 1)
     errors = {}
     for tried in (max(1, rounds // 2), rounds, rounds + 9):
-        again = kind.fit(whole.rows(~watched), tried, CONFIG, 1).predict(whole.features[watched], 1)
+        again = TRAINERS[kind].train(whole.rows(~watched), tried, CONFIG, 1).predict(whole.features[watched], 1)
         errors[tried] = ((again - whole.target[watched]) ** 2).mean()
         if tried == rounds:
             assert np.allclose(again, predicted, atol=1e-9)
@@ -46,14 +47,14 @@ def test_rounds_are_those_with_the_least_error_on_the_watched_rows(kind):
     assert 1 < rounds < CONFIG.rounds
 
 
-@KINDS
+@BOTH
 def test_the_planted_column_gains_most(kind):
-    assert np.argmax(kind.fit(table(), 40, CONFIG, 1).gains()) == 0
+    assert np.argmax(TRAINERS[kind].train(table(), 40, CONFIG, 1).gains()) == 0
 
 
-@KINDS
+@BOTH
 def test_same_seed_same_booster(kind):
-    first, second = (kind.fit(table(), 30, CONFIG, 5).predict(table().features, 1) for _ in range(2))
+    first, second = (TRAINERS[kind].train(table(), 30, CONFIG, 5).predict(table().features, 1) for _ in range(2))
     assert np.array_equal(first, second)
 
 
@@ -66,7 +67,9 @@ def test_choosing_rounds_always_says_how_many_threads_predict(monkeypatch):
         return predict(self, *args, **settings)
 
     monkeypatch.setattr(lightgbm.Booster, "predict", recorded)
-    LightGbm.choose(whole.rows(np.arange(400) % 4 > 0), whole.rows(np.arange(400) % 4 == 0), CONFIG, 1)
+    TRAINERS["lightgbm"].choose_rounds(
+        whole.rows(np.arange(400) % 4 > 0), whole.rows(np.arange(400) % 4 == 0), CONFIG, 1
+    )
     assert asked == [1]
 
 

@@ -7,13 +7,12 @@ import pytest
 
 from smp_features.config import RegressorConfig
 from smp_features.errors import StageError
-from smp_features.model import regressor
 from smp_features.model.blocks import Selection
 from smp_features.model.inputs import Inputs
-from smp_features.model.regressor import blend
+from smp_features.training.regressor import blend, fit_regressor
 
 N = 300
-INPUTS = Inputs(("event_hour", "caption_title_similarity"), {}, {})
+INPUTS = Inputs(("event_hour", "caption_title_similarity"), {}, {}, content=frozenset({"caption_title_similarity"}))
 CONFIG = RegressorConfig(members=("lightgbm", "catboost", "metadata"), rounds=60, early_stopping=10, learning_rate=0.1)
 
 
@@ -24,7 +23,7 @@ def rows() -> dict[str, np.ndarray]:
 
 
 def fit(rows, target, config=CONFIG, inputs=INPUTS):
-    return regressor.fit(inputs, Selection.all(rows), target, np.arange(N) % 3, config, 1)
+    return fit_regressor(inputs, Selection.all(rows), target, np.arange(N) % 3, config, 1)
 
 
 def test_blend_finds_the_weights_of_a_known_mixture():
@@ -78,4 +77,4 @@ def test_one_inner_fold_may_be_enough(rows):
 
 def test_rows_of_one_fold_are_refused(rows):
     with pytest.raises(StageError, match="nothing to watch"):
-        regressor.fit(INPUTS, Selection.all(rows), rows["event_hour"], np.zeros(N, int), CONFIG, 1)
+        fit_regressor(INPUTS, Selection.all(rows), rows["event_hour"], np.zeros(N, int), CONFIG, 1)
