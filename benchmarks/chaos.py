@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 
 from benchmarks.contents import REPOSITORY
-from smp_features.extraction.targets import TARGETS
+from smp_features.config import read_models
 from smp_features.extraction.watchdog import RECORD_BYTES
+from smp_features.extractors import build_extractors
 
 DEMO = REPOSITORY / "conf" / "demo.yaml"
 POLL_S = 0.1
@@ -199,9 +200,9 @@ def kill_commands(root: Path, moments: Sequence[Moment], before: dict[str, Any])
 def published_rows(root: Path) -> int:
     """Return the rows that the feature tables hold, by their Delta logs."""
     rows = 0
-    for target in TARGETS.values():
+    for extractor in build_extractors(read_models({})).values():
         files: dict[str, int] = {}
-        for commit in sorted((root / "tables" / target.table / "_delta_log").glob("*.json")):
+        for commit in sorted((root / "tables" / extractor.table / "_delta_log").glob("*.json")):
             for action in map(json.loads, commit.read_text().splitlines()):
                 if "add" in action:
                     files[action["add"]["path"]] = json.loads(action["add"].get("stats") or "{}").get("numRecords", 0)

@@ -27,8 +27,9 @@ from benchmarks.contents import MADE_UP, name_of_source
 from benchmarks.lake import Lake
 from benchmarks.results import table
 from benchmarks.stand_in import computed_rows, make_posts, noted_rows, stand_ins
+from smp_features.config import read_models
 from smp_features.extraction.chunks import TASK_SECONDS
-from smp_features.extraction.targets import TARGETS
+from smp_features.extractors import build_extractors
 from smp_features.runs import Summary
 
 CONTENTS = {"executor": MADE_UP}
@@ -68,7 +69,7 @@ def _one_executor(bench: Bench, folder: Path) -> dict[str, Any]:
     lakes: dict[str, Lake] = {}
     log = folder / "log"
     for name in ("warm", "undisturbed", "killed"):
-        lakes[name] = Lake(folder / name, spark=spark, stand_ins=stand_ins(SECONDS_PER_ROW, log))
+        lakes[name] = Lake(folder / name, models=stand_ins(SECONDS_PER_ROW, log), spark=spark)
         count = min(200, posts) if name == "warm" else posts
         lakes[name].add(*make_posts(lakes[name].session, bench.work / "made", count))
 
@@ -257,7 +258,7 @@ def rows_done_at(kill: dict[str, Any], posters: dict[str, Any]) -> int:
 
     Between its insert and the removal of its files, a chunk was counted twice.
     """
-    tables = [target.table for target in TARGETS.values()]
+    tables = [extractor.table for extractor in build_extractors(read_models({})).values()]
     reached = tables[: tables.index(kill["computing"]) + 1] if kill["computing"] else tables
     rows = posters["commands_killed"]["differences"]
     return min(kill["rows_done"], sum(rows[table]["rows"] for table in reached))

@@ -89,7 +89,7 @@ def _contents(path: Path) -> pa.Array:
 
 def _extractor(models: dict[str, dict[str, Any]], name: str, dtype: str, larger: int) -> Extractor:
     section = MODELS[name]
-    batch = getattr(load_config(None, []).models, section).max_batch * larger
+    batch = load_config(None, []).models[section].max_batch * larger
     model = models[section] | {"dtype": dtype, "max_batch": batch}
     settings = [f"models.{section}.{key}={json.dumps(value)}" for key, value in model.items()]
     return build_extractors(load_config(None, settings).models)[name]

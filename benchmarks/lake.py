@@ -8,14 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from benchmarks.contents import REPOSITORY
 from smp_features.config import Config
-from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
 from smp_features.session import get_session
@@ -29,10 +27,9 @@ class Lake:
 
     Args:
         root: Its folder.
-        models: The `models` section of the configuration; None leaves the demo models.
+        models: The `models` section of the configuration, such as `stand_in.stand_ins`; None leaves the demo models.
         extraction: The `extraction` section.
         spark: The `spark` section.
-        stand_ins: Extractors by name to use instead of those the models would give.
     """
 
     def __init__(
@@ -41,7 +38,6 @@ class Lake:
         models: Mapping[str, Any] | None = None,
         extraction: Mapping[str, Any] | None = None,
         spark: Mapping[str, Any] | None = None,
-        stand_ins: Mapping[str, Extractor] | None = None,
     ) -> None:
         # Spark's workers import the stand-ins from here.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
@@ -51,7 +47,6 @@ class Lake:
         self.session = get_session(self.config)
         self.lakehouse = Lakehouse(self.session, self.config)
         self.lakehouse.create()
-        self._stand_ins = stand_ins
 
     def add(self, pictures: Path | None = None, titles: Path | None = None) -> None:
         """Add a post per picture and title, side by side; a post without a title has the empty one.
@@ -90,11 +85,7 @@ class Lake:
     def extract(self, *names: str) -> tuple[list[Summary], float]:
         """Run the stage; return its summaries and its wall-clock seconds, from the call to the recorded run."""
         started = time.perf_counter()
-        if self._stand_ins is None:
-            summaries = run_stage(self.session, self.config, "extract", names=names or None)
-        else:
-            with patch("smp_features.extraction.runner.build_extractors", return_value=dict(self._stand_ins)):
-                summaries = run_stage(self.session, self.config, "extract", names=names or None)
+        summaries = run_stage(self.session, self.config, "extract", names=names or None)
         return summaries, time.perf_counter() - started
 
     def versions(self, tables: Sequence[str]) -> dict[str, int]:

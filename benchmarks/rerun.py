@@ -15,7 +15,8 @@ from benchmarks.lake import Lake
 from benchmarks.results import table
 from benchmarks.slots import event_log_settings
 from benchmarks.stand_in import make_posts, stand_ins
-from smp_features.extraction.targets import TARGETS
+from smp_features.config import read_models
+from smp_features.extractors import build_extractors
 from smp_features.runs import Summary
 
 CONTENTS = MADE_UP
@@ -29,7 +30,8 @@ RUNS = ("nothing", "one_new_post", "increment")
 
 WARM_UP_POSTS = 200
 
-WATCHED = (*(target.table for target in TARGETS.values()), "texts", "attempts", "extractors")
+EXTRACTORS = build_extractors(read_models({}))
+WATCHED = (*(extractor.table for extractor in EXTRACTORS.values()), "texts", "attempts", "extractors")
 """Tables that a run with nothing to do must leave at their version."""
 
 
@@ -38,7 +40,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     lakes, made = bench.work / "rerun", bench.work / "made"
     shutil.rmtree(lakes, ignore_errors=True)
     events = lakes / "events"
-    warm = Lake(lakes / "warm", spark={"conf": event_log_settings(events)}, stand_ins=stand_ins(SECONDS_PER_ROW))
+    warm = Lake(lakes / "warm", spark={"conf": event_log_settings(events)}, models=stand_ins(SECONDS_PER_ROW))
     warm.add(*make_posts(warm.session, made, WARM_UP_POSTS))
     for _ in range(1 if bench.quick else 2):
         warm.extract()
@@ -49,11 +51,11 @@ def measure(bench: Bench) -> dict[str, Any]:
         for run in RUNS:
             size[run]["queries"] = use_of_queries(events, *size[run].pop("span"))
     shutil.rmtree(lakes)
-    return {"seconds_per_row": SECONDS_PER_ROW, "extractors": len(TARGETS), "sizes": sizes}
+    return {"seconds_per_row": SECONDS_PER_ROW, "extractors": len(EXTRACTORS), "sizes": sizes}
 
 
 def _measure_size(root: Path, made: Path, posts: int) -> dict[str, Any]:
-    lake = Lake(root, stand_ins=stand_ins(SECONDS_PER_ROW))
+    lake = Lake(root, models=stand_ins(SECONDS_PER_ROW))
     lake.add(*make_posts(lake.session, made, posts))
     full, full_s = lake.extract()
 

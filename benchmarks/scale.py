@@ -89,8 +89,8 @@ def _extract(warm_root: Path, root: Path, posts: int) -> dict[str, Any]:
     models = stand_ins(SECONDS_PER_ROW)
     events = root.with_name(f"{posts}-events")
     spark = {"conf": event_log_settings(events)}
-    Lake(warm_root, extraction=EXTRACTION, spark=spark, stand_ins=models).extract(*EXTRACTORS)
-    lake = Lake(root, extraction=EXTRACTION, spark=spark, stand_ins=models)
+    Lake(warm_root, extraction=EXTRACTION, spark=spark, models=models).extract(*EXTRACTORS)
+    lake = Lake(root, extraction=EXTRACTION, spark=spark, models=models)
     with PeakMemory(lake.session) as memory:
         summaries, seconds = lake.extract(*EXTRACTORS)
     nothing = [lake.extract(*EXTRACTORS)[1] for _ in range(NOTHING_REPEATS)]

@@ -1,16 +1,18 @@
 """Extractors that wait a constant time per input instead of computing, and small made-up posts for them.
 
-What they take on top of that time is the machinery's. Spark's workers import this module by name.
+What they take on top of that time is the machinery's. Spark's workers import this module by name; the configuration
+finds its kinds as it finds another package's, by the entry points in the folder `kinds`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +21,11 @@ import pyarrow as pa
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from smp_features.extractors.base import Columns, Extractor, OutputColumn
+from smp_features.extractors.base import Columns, Extractor, ModelSettings, OutputColumn
+
+KINDS = Path(__file__).parent / "kinds"
+if str(KINDS) not in sys.path:
+    sys.path.append(str(KINDS))
 
 WIDTH = 64
 """Numbers in a vector, as many as the demo models' have."""
@@ -29,6 +35,11 @@ BATCH_ROWS = 64
 _NOTED_BYTES = 65  # a digest in hexadecimal and a line break
 
 _SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "te", "vi", "wo", "xu", "za")
+
+
+class StandInSettings(ModelSettings):
+    seconds_per_row: float
+    log: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +55,14 @@ class StandIn(Extractor):
     log: str | None = None
 
     version: ClassVar[int] = 1
+    Settings: ClassVar[type[ModelSettings]] = StandInSettings
 
     @property
     def max_cost(self) -> float:
         return float(BATCH_ROWS)
 
-    def description(self) -> dict[str, Any]:
-        return {"stand_in": self.name, "width": WIDTH}
+    def identity(self) -> dict[str, Any]:
+        return {"stand_in": self.kind, "width": WIDTH}
 
     def check(self) -> None:
         return
@@ -91,23 +103,50 @@ class _Encoder(StandIn):
         values = np.frombuffer(drawn, np.uint16).reshape(-1, WIDTH).astype(np.float32) - 32767.5
         return {"embedding": values / np.linalg.norm(values, axis=1, keepdims=True)}
 
+    @property
+    def name(self) -> str:
+        return f"{self.model}_{self.reads}"
+
 
 @dataclass(frozen=True)
 class StandInClipImage(_Encoder):
-    name: ClassVar[str] = "clip_image"
+    model: str = field(default="clip", kw_only=True)
+
+    kind: ClassVar[str] = "clip_image"
     reads: ClassVar[Literal["image", "text"]] = "image"
+    table: ClassVar[str] = "image_embeddings"
+    noun: ClassVar[str] = "image embedding"
 
 
 @dataclass(frozen=True)
 class StandInClipText(_Encoder):
-    name: ClassVar[str] = "clip_text"
+    model: str = field(default="clip", kw_only=True)
+
+    kind: ClassVar[str] = "clip_text"
     reads: ClassVar[Literal["image", "text"]] = "text"
+    table: ClassVar[str] = "text_embeddings"
+    noun: ClassVar[str] = "text embedding"
+    texts: ClassVar[tuple[str, ...]] = ("title", "captions")
+
+
+class StandInClip:
+    Settings = StandInSettings
+
+    @classmethod
+    def build(cls, model: str, settings: StandInSettings) -> tuple[Extractor, ...]:
+        given = settings.model_dump(exclude={"kind"})
+        return StandInClipImage(**given, model=model), StandInClipText(**given, model=model)
 
 
 @dataclass(frozen=True)
 class StandInCaption(StandIn):
-    name: ClassVar[str] = "caption"
+    model: str = field(default="caption", kw_only=True)
+
+    kind: ClassVar[str] = "caption"
     reads: ClassVar[Literal["image", "text"]] = "image"
+    table: ClassVar[str] = "captions"
+    noun: ClassVar[str] = "caption"
+    makes_text: ClassVar[str | None] = "caption"
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -119,8 +158,12 @@ class StandInCaption(StandIn):
 
 @dataclass(frozen=True)
 class StandInPerplexity(StandIn):
-    name: ClassVar[str] = "perplexity"
+    model: str = field(default="language", kw_only=True)
+
+    kind: ClassVar[str] = "perplexity"
     reads: ClassVar[Literal["image", "text"]] = "text"
+    table: ClassVar[str] = "perplexities"
+    noun: ClassVar[str] = "perplexity"
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -138,10 +181,11 @@ class StandInPerplexity(StandIn):
         }
 
 
-def stand_ins(seconds_per_row: float, log: Path | None = None) -> dict[str, Extractor]:
-    """Return all four, by name."""
-    kinds = (StandInCaption, StandInClipImage, StandInClipText, StandInPerplexity)
-    return {kind.name: kind(seconds_per_row, None if log is None else str(log)) for kind in kinds}
+def stand_ins(seconds_per_row: float, log: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Return the section `models` of a configuration in which stand-ins have all three roles."""
+    kinds = {"caption": "stand_in_caption", "clip": "stand_in_clip", "language": "stand_in_perplexity"}
+    settings = {"seconds_per_row": seconds_per_row, "log": None if log is None else str(log)}
+    return {role: {"kind": kind, **settings} for role, kind in kinds.items()}
 
 
 def computed_rows(log: Path) -> tuple[int, int]:

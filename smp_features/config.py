@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from smp_features.errors import ConfigError, nearest
 
@@ -54,70 +56,61 @@ class SourceConfig(_Frozen):
     max_refused_share: float = Field(default=0.05, ge=0, le=1)
 
 
-class CaptionModel(_Frozen):
-    """The captioner: any image-to-text model of the BLIP, BLIP-2 or InstructBLIP family, by transformers.
+class ModelSettings(_Frozen):
+    """One entry of `models`; every kind of extractor has settings of its own, beside its code.
 
     Attributes:
-        id: A hub name, a local folder, or `zoo:caption` for the bundled demo model.
-        revision: The pinned commit of a hub model; a local folder is pinned by the digest of its weights.
-        prompt: Text that the caption continues or answers; null for none.
-        dtype: Of the weights while computing.
-        max_new_tokens: Longest caption, in tokens.
-        num_beams: 1 is greedy decoding.
-        max_batch: Largest micro-batch, in images.
+        kind: What it is: `caption`, `clip`, `perplexity`, or a kind that another package brings.
     """
 
-    id: str
-    revision: str | None = None
-    prompt: str | None = None
-    dtype: Dtype = "float32"
-    max_new_tokens: int = Field(default=30, ge=1)
-    num_beams: int = Field(default=1, ge=1)
-    max_batch: int = Field(default=32, ge=1)
+    kind: str
 
 
-class ClipModel(_Frozen):
-    """The image and text encoder, by open_clip.
+ROLES = {"caption": "caption", "clip": "clip", "language": "perplexity"}
+"""The models that the paper's measures are made with, and their kinds unless another is configured. Those that are not
+configured are the bundled demo models."""
 
-    Attributes:
-        id: An open_clip model name, `hf-hub:…`, a local folder, or `zoo:clip`.
-        pretrained: The open_clip tag of the weights when `id` is a model name.
-        revision: The pinned commit of a hub model.
-        dtype: Of the weights while computing.
-        max_batch: Largest micro-batch, in images or texts.
+_MODEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def read_models(given: Mapping[str, Any], place: str | Path | None = None) -> dict[str, ModelSettings]:
+    """Return the entries of a section `models`, each checked by the settings of its kind; the roles come first.
+
+    Args:
+        given: Name to settings, as keys and values.
+        place: The file they are from, for messages.
+
+    Raises:
+        ConfigError: An entry without a kind, a kind that is not installed, an unknown key, a wrong value.
     """
-
-    id: str
-    pretrained: str | None = None
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    max_batch: int = Field(default=64, ge=1)
+    demo = {role: {"id": f"zoo:{role}"} for role in ROLES}
+    return {name: _read_model(name, values, place) for name, values in (demo | dict(given)).items()}
 
 
-class LanguageModel(_Frozen):
-    """The causal language model behind title perplexity, by transformers.
+def _read_model(name: str, values: Any, place: str | Path | None) -> ModelSettings:
+    from smp_features import plugins
 
-    Attributes:
-        id: A hub name, a local folder, or `zoo:language`.
-        revision: The pinned commit of a hub model.
-        dtype: Of the weights while computing.
-        max_tokens: Longer texts are cut, and the row says so.
-        max_batch: Largest micro-batch, in texts.
-    """
-
-    id: str
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    max_tokens: int = Field(default=256, ge=2)
-    max_batch: int = Field(default=64, ge=1)
-
-
-class ModelsConfig(_Frozen):
-    """The frozen vision-language and language models that features are made with."""
-
-    caption: CaptionModel = CaptionModel(id="zoo:caption")
-    clip: ClipModel = ClipModel(id="zoo:clip")
-    language: LanguageModel = LanguageModel(id="zoo:language")
+    key, where = f"models.{name}", "" if place is None else f" in {place}"
+    if isinstance(values, ModelSettings):
+        return values
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"Configuration key '{key}'{where}: a model's name becomes part of column names.",
+            "Write it in small letters, digits and underscores, a letter first.",
+        )
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"Configuration key '{key}'{where}: input should be keys and values.")
+    kind = values.get("kind", ROLES.get(name))
+    if not isinstance(kind, str):
+        raise ConfigError(
+            f"Configuration key '{key}'{where}: a model beside {', '.join(ROLES)} must say its kind.",
+            f"{nearest(name, ROLES)} Kinds: {', '.join(plugins.kinds(plugins.EXTRACTORS))}.",
+        )
+    settings: type[ModelSettings] = plugins.find(plugins.EXTRACTORS, kind, f"{key}.kind").Settings
+    try:
+        return settings.model_validate({**values, "kind": kind})
+    except ValidationError as error:
+        raise _explain(error, place, settings, ("models", name)) from None
 
 
 class ExtractionConfig(_Frozen):
@@ -363,13 +356,18 @@ class Config(_Frozen):
     catalog: str | None = None
     schema_name: str = Field(default="smp", alias="schema", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     source: SourceConfig = SourceConfig()
-    models: ModelsConfig = ModelsConfig()
+    models: dict[str, SerializeAsAny[ModelSettings]] = Field(default_factory=lambda: read_models({}))
     extraction: ExtractionConfig = ExtractionConfig()
     features: FeaturesConfig = FeaturesConfig()
     training: TrainingConfig = TrainingConfig()
     registry: RegistryConfig = RegistryConfig()
     report: ReportConfig = ReportConfig()
     spark: SparkConfig = SparkConfig()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _read_models(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_models(value, (info.context or {}).get("place")) if isinstance(value, Mapping) else value
 
     @property
     def source_path(self) -> Path:
@@ -400,7 +398,7 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
     if root is not None:
         values["root"] = root
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(values, context={"place": path})
     except ValidationError as error:
         raise _explain(error, path) from None
 
@@ -455,20 +453,33 @@ def _set(values: dict[str, Any], override: str) -> None:
     at[last] = value
 
 
-def _explain(error: ValidationError, path: str | Path | None) -> ConfigError:
+def _explain(
+    error: ValidationError,
+    path: str | Path | None,
+    model: type[BaseModel] | None = None,
+    section: tuple[str, ...] = (),
+) -> ConfigError:
+    """Return the first error in words.
+
+    Args:
+        error: Of `model`.
+        path: The file the values are from.
+        model: What was validated; None is the whole configuration.
+        section: Where in the configuration that stands.
+    """
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
-    key = ".".join(names)
+    key = ".".join((*section, *names))
     where = f" in {path}" if path is not None else ""
     if first["type"] == "extra_forbidden":
-        return ConfigError(f"Unknown configuration key '{key}'{where}.", nearest(names[-1], _known_keys(names[:-1])))
+        known = _known_keys(model or Config, names[:-1])
+        return ConfigError(f"Unknown configuration key '{key}'{where}.", nearest(names[-1], known))
     reason = first["msg"].removeprefix("Value error, ")
     end = "" if reason.endswith((".", "?")) else "."
     return ConfigError(f"Configuration key '{key}'{where}: {reason[0].lower()}{reason[1:]}{end}")
 
 
-def _known_keys(section: list[str]) -> list[str]:
-    model: Any = Config
+def _known_keys(model: Any, section: list[str]) -> list[str]:
     for name in section:
         fields = {info.alias or key: info for key, info in model.model_fields.items()}
         model = fields[name].annotation if name in fields else None

@@ -16,7 +16,7 @@ SOURCES = "smp_features.sources"
 _OWN = {
     EXTRACTORS: {
         "caption": "smp_features.extractors.caption:CaptionExtractor",
-        "clip": "smp_features.extractors.clip:ClipExtractor",
+        "clip": "smp_features.extractors.clip:Clip",
         "perplexity": "smp_features.extractors.perplexity:PerplexityExtractor",
     },
     SOURCES: {"smpd": "smp_features.sources.smpd:SmpdSource"},

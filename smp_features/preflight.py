@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smp_features.config import Config
 from smp_features.errors import RootError
+from smp_features.extractors.registry import build_extractors, chosen
 from smp_features.extractors.zoo import is_zoo_model
 from smp_features.runs import is_local
 from smp_features.sources.smpd.files import find_splits
@@ -32,12 +33,8 @@ def check_before_writing(
         find_splits(config.source_path)
     check_root(config.root)
     if stages is None or "extract" in stages:
-        from smp_features.extraction.targets import chosen
-        from smp_features.extractors import build_extractors
-
-        built = build_extractors(config.models)
-        for target in chosen(extractors):
-            built[target.name].check()
+        for extractor in chosen(build_extractors(config.models), extractors):
+            extractor.check()
 
 
 def demo_model_warning(config: Config) -> str | None:
@@ -46,8 +43,8 @@ def demo_model_warning(config: Config) -> str | None:
     Args:
         config: Its model ids and its source folder, which holds `generated.json` when its posts were made up.
     """
-    models = {"caption": config.models.caption.id, "clip": config.models.clip.id, "language": config.models.language.id}
-    demo = [name for name, model in models.items() if is_zoo_model(model)]
+    models = {name: getattr(settings, "id", None) for name, settings in config.models.items()}
+    demo = [name for name, model in models.items() if isinstance(model, str) and is_zoo_model(model)]
     if not demo or (config.source.path is not None and (Path(config.source.path) / "generated.json").is_file()):
         return None
     if config.source.path is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -11,10 +12,9 @@ from pyspark.sql.window import Window
 from smp_features.config import Config
 from smp_features.errors import UsageError, nearest
 from smp_features.extraction import statuses
-from smp_features.extraction.plan import make_plans, read_versions
-from smp_features.extraction.runner import scope_of
-from smp_features.extraction.targets import TARGETS, Target
+from smp_features.extraction.plan import make_plans, read_versions, scope_of
 from smp_features.extractors import build_extractors
+from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse
 
 EXAMPLES = 3
@@ -70,14 +70,14 @@ def errors_of(session: SparkSession, config: Config, stage: str | None = None) -
         StageError: There are no tables yet.
     """
     lakehouse = Lakehouse(session, config)
-    wanted = _stage_named(stage)
+    extractors = build_extractors(config.models)
+    wanted = _stage_named(stage, extractors)
     found: list[DataFrame] = []
     if wanted in (None, "ingest"):
         found += _ingest_errors(lakehouse)
-    fingerprints = {name: extractor.fingerprint for name, extractor in build_extractors(config.models).items()}
-    for target in TARGETS.values():
-        if wanted in (None, target.name):
-            found += _extraction_errors(lakehouse, target, fingerprints[target.name])
+    for extractor in extractors.values():
+        if wanted in (None, extractor.name):
+            found += _extraction_errors(lakehouse, extractor)
     union = found[0]
     for frame in found[1:]:
         union = union.unionByName(frame)
@@ -94,20 +94,21 @@ def errors_of(session: SparkSession, config: Config, stage: str | None = None) -
             ),
         )
     )
-    order = {"ingest": -1, **{target.stage: place for place, target in enumerate(TARGETS.values())}}
+    order = {"ingest": -1, **{extractor.stage: place for place, extractor in enumerate(extractors.values())}}
     rows = [row.asDict() for row in counted.collect()]
     return sorted(rows, key=lambda row: (order[row["stage"]], row["kind"], -row["rows"], row["status"]))
 
 
 def _count(lakehouse: Lakehouse, config: Config) -> dict[str, dict[str, Any]]:
-    fingerprints = {name: extractor.fingerprint for name, extractor in build_extractors(config.models).items()}
-    versions = read_versions(lakehouse, TARGETS.values())
+    extractors = {name: extractor.pinned() for name, extractor in build_extractors(config.models).items()}
+    versions = read_versions(lakehouse, extractors.values(), extractors)
     counts: dict[str, dict[str, Any]] = {}
-    scopes = [scope_of(target, fingerprints, versions, config) for target in TARGETS.values()]
+    attempts = config.extraction.max_attempts
+    scopes = [scope_of(extractor, extractors, versions, attempts) for extractor in extractors.values()]
     for plan in make_plans(lakehouse, scopes, listing=False).values():
-        target, ledger = plan.scope.target, plan.ledger
+        ledger = plan.ledger
         values = (ledger.wanted, ledger.ok, ledger.failed, ledger.to_do, ledger.given_up)
-        counts[target.stage] = dict(zip(COUNTS, values, strict=True))
+        counts[plan.scope.extractor.stage] = dict(zip(COUNTS, values, strict=True))
     return counts
 
 
@@ -117,12 +118,12 @@ def _last_runs(lakehouse: Lakehouse) -> dict[str, dict[str, Any]]:
     return {row["stage"]: row.asDict() for row in rows}
 
 
-def _stage_named(stage: str | None) -> str | None:
+def _stage_named(stage: str | None, extractors: Iterable[str]) -> str | None:
     if stage is None:
         return None
     name = stage.removeprefix("extract/")
-    if name != "ingest" and name not in TARGETS:
-        raise UsageError(f"There are no typed errors of a stage '{stage}'.", nearest(name, ["ingest", *TARGETS]))
+    if name != "ingest" and name not in extractors:
+        raise UsageError(f"There are no typed errors of a stage '{stage}'.", nearest(name, ["ingest", *extractors]))
     return name
 
 
@@ -151,29 +152,34 @@ def _ingest_errors(lakehouse: Lakehouse) -> list[DataFrame]:
     return [refused, pictures]
 
 
-def _extraction_errors(lakehouse: Lakehouse, target: Target, fingerprint: str) -> list[DataFrame]:
+def _extraction_errors(lakehouse: Lakehouse, extractor: Extractor) -> list[DataFrame]:
+    fingerprint = extractor.fingerprint
     permanent = (
-        lakehouse.read(target.table)
+        lakehouse.read(extractor.table)
         .where((F.col("extractor") == fingerprint) & (F.col("status") != statuses.OK))
         .select(
-            F.lit(target.stage).alias("stage"),
+            F.lit(extractor.stage).alias("stage"),
             F.lit("permanent").alias("kind"),
             "status",
-            F.col(target.key).alias("key"),
+            F.col(extractor.key).alias("key"),
             F.col("error").alias("message"),
         )
     )
-    done = lakehouse.read(target.table).where(F.col("extractor") == fingerprint).select(F.col(target.key).alias("key"))
+    done = (
+        lakehouse.read(extractor.table)
+        .where(F.col("extractor") == fingerprint)
+        .select(F.col(extractor.key).alias("key"))
+    )
     # A failure that a later try made good is no error any more.
     transient = (
         lakehouse.read("attempts")
-        .where((F.col("stage") == target.name) & (F.col("extractor") == fingerprint))
+        .where((F.col("stage") == extractor.name) & (F.col("extractor") == fingerprint))
         .where(F.col("status") != statuses.RESET)
         .join(done, "key", "left_anti")
         .groupBy("key", "status")
         .agg(F.count("*").alias("tries"))
         .select(
-            F.lit(target.stage).alias("stage"),
+            F.lit(extractor.stage).alias("stage"),
             F.lit("transient").alias("kind"),
             "status",
             "key",

@@ -93,6 +93,6 @@ def workers(spark: SparkSession) -> SparkSession:
 
 
 @pytest.fixture
-def bench(workers: SparkSession, lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(workers: SparkSession, lakehouse: Lakehouse, tmp_path: Path) -> Bench:
     """An empty lakehouse on which fake extractors run."""
-    return Bench(lakehouse, tmp_path, monkeypatch)
+    return Bench(lakehouse, tmp_path)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from benchmarks.contenders.protocol import Job, answer, read_job
 from benchmarks.lake import Lake
 from benchmarks.slots import event_log_settings, use_of_slots
-from smp_features.extraction.targets import TARGETS
+from smp_features.extractors import build_extractors
 from smp_features.session import slots_of
 
 VALUE = {"caption": "caption", "clip_image": "embedding", "clip_text": "embedding", "perplexity": "log_perplexity"}
@@ -36,18 +36,19 @@ def main() -> None:
     began_at = time.time()
     (summary,), seconds = lake.extract(job.extractor)
     slots = slots_of(lake.session, lake.config.extraction.slots)
-    target = TARGETS[job.extractor]
+    extractor = build_extractors(lake.config.models)[job.extractor]
+    wanted = lake.session.read.parquet(job.contents).select(F.col("key").alias(extractor.key))
     found = (
-        lake.lakehouse.read(target.table)
-        .join(lake.session.read.parquet(job.contents).select(F.col("key").alias(target.key)), target.key, "left_semi")
-        .select(target.key, VALUE[job.extractor])
+        lake.lakehouse.read(extractor.table)
+        .join(wanted, extractor.key, "left_semi")
+        .select(extractor.key, VALUE[job.extractor])
         .toPandas()
     )
     lake.close()
     phases = {name: round(spent, 2) for name, spent in summary.seconds.items()}
     answer(
         job,
-        list(found[target.key]),
+        list(found[extractor.key]),
         list(found[VALUE[job.extractor]]),
         seconds=seconds,
         startup_s=ready - began,

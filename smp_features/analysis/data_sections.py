@@ -22,7 +22,8 @@ from smp_features.analysis.page import (
     table,
 )
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES, Extreme
-from smp_features.config import Config
+from smp_features.config import Config, ModelSettings
+from smp_features.extractors import build_extractors
 from smp_features.ingest.stage import KNOWN_LATE
 
 STAGE_OF_TABLE = {
@@ -102,13 +103,8 @@ def models_section(config: Config, used: pd.DataFrame) -> Section:
         config: The configuration of this run.
         used: As of `readings.extractors_in_use`.
     """
-    models = config.models
-    configured = {
-        "caption": _identity(models.caption.id, models.caption.revision, models.caption.dtype),
-        "clip_image": _identity(models.clip.id, models.clip.pretrained, models.clip.revision, models.clip.dtype),
-        "perplexity": _identity(models.language.id, models.language.revision, models.language.dtype),
-    }
-    configured["clip_text"] = configured["clip_image"]
+    extractors = build_extractors(config.models).values()
+    configured = {extractor.name: _in_words(config.models[extractor.model]) for extractor in extractors}
     if used.empty:
         rows: list[list[Cell]] = [[name, text, None, None] for name, text in configured.items()]
         blocks: list[Block] = [table(("extractor", "configured model", "fingerprint", "posts"), rows)]
@@ -259,8 +255,9 @@ def _rules_in_words(config: Config) -> str:
     return "that, and external profiles whatever their date"
 
 
-def _identity(*parts: str | None) -> str:
-    return " · ".join(part for part in parts if part)
+def _in_words(settings: ModelSettings) -> str:
+    parts = (getattr(settings, name, None) for name in ("id", "pretrained", "revision", "dtype"))
+    return " · ".join(part for part in parts if part) or settings.kind
 
 
 def _of(extractor: str, names: Mapping[str, str]) -> str:

@@ -104,14 +104,14 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
         ModelError: The model did not load in a worker.
         DeviceError: A worker had no GPU.
     """
-    target = job.scope.target
-    folder = chunk_folder(lakehouse, target, job.run, chunk.name)
+    extractor = job.scope.extractor
+    folder = chunk_folder(lakehouse, extractor.name, job.run, chunk.name)
     keys = _within(job.keys, chunk)
     contents = _contents(lakehouse, job, chunk, keys, chunk.tasks)
     parts = [_submit(lakehouse, job, chunk, folder, "all", contents, solo=False)]
     stock = _take_stock(lakehouse, job.scope, folder, parts[0])
     if stock.suspects:
-        logger.warning("%s: running %d suspects of a lost worker alone", target.name, len(stock.suspects))
+        logger.warning("%s: running %d suspects of a lost worker alone", extractor.name, len(stock.suspects))
         suspects = lakehouse.session.createDataFrame([(key,) for key in stock.suspects], "key string")
         spread = max(job.slots, len(stock.suspects))
         alone = _contents(lakehouse, job, chunk, suspects, spread)
@@ -121,11 +121,11 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
     rows = sum(stock.keys.values())
     if rows != chunk.rows:
         raise ReconciliationError(
-            f"{target.name}: {rows} of the {chunk.rows} keys of chunk {chunk.name} came out.",
-            f"Nothing of it was published. Check that {target.contents} holds them: run `smp ingest`, then again.",
+            f"{extractor.name}: {rows} of the {chunk.rows} keys of chunk {chunk.name} came out.",
+            f"Nothing of it was published. Check that {extractor.contents} holds them: run `smp ingest`, then again.",
         )
     marker = Marker(
-        name=target.name,
+        name=extractor.name,
         extractor=job.scope.fingerprint,
         run=job.run,
         chunk=chunk.name,
@@ -133,16 +133,16 @@ def compute_chunk(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> Staged:
         rows=rows - len(stock.transient),
         transient=tuple(stock.transient),
         shards=chunk.shards,
-        spec=spec_version(lakehouse, target),
+        spec=spec_version(lakehouse, extractor),
     )
     mark(lakehouse, marker)
-    wrong = sum(count for status, count in stock.keys.items() if target.is_error(status))
+    wrong = sum(count for status, count in stock.keys.items() if extractor.is_error(status))
     return Staged(marker, not stock.repeated, rows, wrong, stock.loads, stock.seconds)
 
 
 def rows_in_progress(lakehouse: Lakehouse, job: Job, chunk: Chunk) -> int:
     """Estimate the rows of a chunk that are computed already, from the size of its workers' notes, finished or not."""
-    folder = Path(_notes_folder(lakehouse, chunk_folder(lakehouse, job.scope.target, job.run, chunk.name)))
+    folder = Path(_notes_folder(lakehouse, chunk_folder(lakehouse, job.scope.extractor.name, job.run, chunk.name)))
     size = sum(path.stat().st_size for path in folder.glob("all-*/*") if path.exists())
     return min(chunk.rows, size // (RECORD_BYTES * _RECORDS_PER_ROW))
 
@@ -158,12 +158,12 @@ def _contents(lakehouse: Lakehouse, job: Job, chunk: Chunk, keys: DataFrame, tas
     The keys are broadcast and the chunk's shards scanned, so that a content is fetched once and moved once. Tasks by
     file would move nothing, but a chunk may lie in one file, and all slots but one would stand idle.
     """
-    target = job.scope.target
+    extractor = job.scope.extractor
     return (
-        lakehouse.read(target.contents, job.scope.versions[target.contents], chunk.shards)
-        .select(target.key, target.value)
-        .join(F.broadcast(keys.withColumnRenamed("key", target.key)), target.key, "left_semi")
-        .repartition(tasks, target.key)
+        lakehouse.read(extractor.contents, job.scope.versions[extractor.contents], chunk.shards)
+        .select(extractor.key, extractor.value)
+        .join(F.broadcast(keys.withColumnRenamed("key", extractor.key)), extractor.key, "left_semi")
+        .repartition(tasks, extractor.key)
     )
 
 
@@ -183,17 +183,17 @@ def _submit(
         part = f"{name}-{submission}"
         notes = f"{_notes_folder(lakehouse, folder)}/{part}"
         task = replace(job.task, notes=notes, earlier_notes=tuple(earlier), solo=solo)
-        rows = contents.mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.target))
+        rows = contents.mapInArrow(task.__call__, staged_schema(lakehouse, job.scope.extractor))
         try:
             with _in_pool(lakehouse, POOL):
                 _write(rows, f"{folder}/{part}")
         except _WorkersLost as lost:
-            logger.warning("%s: chunk %s: %s; submitting it again", job.scope.target.name, chunk.name, lost)
+            logger.warning("%s: chunk %s: %s; submitting it again", job.scope.extractor.name, chunk.name, lost)
             earlier.append(notes)
             continue
         return part
     raise StageError(
-        f"{job.scope.target.name}: workers died in {MAX_SUBMISSIONS} submissions of chunk {chunk.name}.",
+        f"{job.scope.extractor.name}: workers died in {MAX_SUBMISSIONS} submissions of chunk {chunk.name}.",
         "Earlier chunks are published. Look for memory limits and driver faults, then run the same command again.",
     )
 
@@ -238,8 +238,8 @@ def _write(rows: DataFrame, folder: str) -> None:
 
 
 def _take_stock(lakehouse: Lakehouse, scope: Scope, folder: str, part: str) -> _Stock:
-    key = scope.target.key
-    rows = lakehouse.session.read.schema(staged_schema(lakehouse, scope.target)).parquet(f"{folder}/{part}")
+    key = scope.extractor.key
+    rows = lakehouse.session.read.schema(staged_schema(lakehouse, scope.extractor)).parquet(f"{folder}/{part}")
     by_name = F.col("status").isin(statuses.SUSPECT, *statuses.TRANSIENT)
     measured = F.col("status") == statuses.MEASURED
     by_key = rows.groupBy(key).agg(

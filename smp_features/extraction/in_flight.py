@@ -22,7 +22,6 @@ from smp_features.extraction.chunk_jobs import Job, Staged, compute_chunk, rows_
 from smp_features.extraction.chunks import Chunk, Cutter
 from smp_features.extraction.plan import Ledger, Scope
 from smp_features.extraction.staging import publish
-from smp_features.extraction.targets import Target
 from smp_features.extraction.worker import Task
 from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse
@@ -31,11 +30,11 @@ from smp_features.runs import Phases
 from smp_features.session import slots_of, slots_of_machine
 from smp_features.spark_failures import explained
 
-ARROW_ROWS = {"images": 32, "texts": 2048}
+ARROW_ROWS = {"image": 32, "text": 2048}
 """Contents per Arrow batch. Spark's own default would put gigabytes of pictures into one. Of texts many are wanted:
 micro-batches of like lengths are filled from one, and out of 256 titles CLIP took 1.4 times as long, on padding."""
 
-FIRST_ROWS = {"images": 32, "texts": 256}
+FIRST_ROWS = {"image": 32, "text": 256}
 """Rows per slot of the first chunks, unless configured or an earlier run says that more are a chunk's minutes."""
 
 MOST_FIRST_ROWS = 16
@@ -87,7 +86,6 @@ class Progress:
 def compute_missing(
     lakehouse: Lakehouse,
     config: Config,
-    extractor: Extractor,
     scope: Scope,
     ledger: Ledger,
     keys: DataFrame,
@@ -101,8 +99,7 @@ def compute_missing(
     Args:
         lakehouse: The tables.
         config: Its `extraction` section says how the work is spread.
-        extractor: What computes.
-        scope: What is asked of it.
+        scope: The extractor, and what is asked of it.
         ledger: The counts of what is left.
         keys: The keys left, as one column `key`.
         run: The run.
@@ -111,12 +108,12 @@ def compute_missing(
     Raises:
         SmpError: As `compute_chunk` and `publish` do.
     """
-    extraction, session = config.extraction, lakehouse.session
+    extraction, session, extractor = config.extraction, lakehouse.session, scope.extractor
     slots = slots_of(session, extraction.slots)
     task = Task(
         extractor=extractor,
         fingerprint=scope.fingerprint,
-        key=scope.target.key,
+        key=extractor.key,
         device=extraction.device,
         slots=slots_of_machine(session, slots),
         deadline_s=extraction.deadline_s,
@@ -125,7 +122,7 @@ def compute_missing(
     )
     job = Job(scope, task, keys, run, slots)
     first_rows = extraction.first_chunk_rows or _first_rows(
-        lakehouse, scope.target, ceil(ledger.to_compute / slots), extraction.chunk_minutes
+        lakehouse, extractor, ceil(ledger.to_compute / slots), extraction.chunk_minutes
     )
     cutter = Cutter(ledger.left, first_rows, extraction.chunk_minutes, slots)
     computing: dict[Future[Staged], Chunk] = {}
@@ -138,19 +135,19 @@ def compute_missing(
 
     def compute(chunk: Chunk) -> Staged:
         session.sparkContext.addJobTag(tag)
-        with explained(scope.target.stage):
+        with explained(extractor.stage):
             return compute_chunk(lakehouse, job, chunk)
 
     def publish_staged(staged: Staged) -> None:
-        with progress.phases("publish"), explained(scope.target.stage):
-            publish(lakehouse, staged.marker, counted=staged.distinct)
+        with progress.phases("publish"), explained(extractor.stage):
+            publish(lakehouse, extractor, staged.marker, counted=staged.distinct)
 
     pool = ThreadPoolExecutor(extraction.chunks_in_flight, thread_name_prefix="chunk")
     publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
     try:
         with (
-            _arrow_rows(session, ARROW_ROWS[scope.target.contents]),
-            reporter(scope.target.name, ledger.to_compute) as bar,
+            _arrow_rows(session, ARROW_ROWS[extractor.reads]),
+            reporter(extractor.name, ledger.to_compute) as bar,
         ):
             while True:
                 while failure is None and len(computing) < extraction.chunks_in_flight:
@@ -190,19 +187,19 @@ def compute_missing(
         raise failure
 
 
-def _first_rows(lakehouse: Lakehouse, target: Target, left: int, minutes: float) -> int:
+def _first_rows(lakehouse: Lakehouse, extractor: Extractor, left: int, minutes: float) -> int:
     """Return the rows per slot of the first chunks, from the speed of the last run that computed any.
 
     Args:
         lakehouse: The tables.
-        target: The extractor's place among them.
+        extractor: What computes.
         left: Rows left, per slot.
         minutes: Work in a chunk.
     """
-    few = FIRST_ROWS[target.contents]
+    few = FIRST_ROWS[extractor.reads]
     if left <= few:
         return few
-    computed = lakehouse.read("runs").where((F.col("stage") == target.stage) & (F.col("computed") > 0))
+    computed = lakehouse.read("runs").where((F.col("stage") == extractor.stage) & (F.col("computed") > 0))
     last = computed.orderBy(F.desc("started_at")).select("computed", "seconds").head()
     if last is None:
         return few

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from smp_features.extraction import statuses
-from smp_features.extraction.targets import Target
+from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse
 
 PREFIX_DIGITS = 3
@@ -27,20 +27,33 @@ UNFINISHED = (LEFT, REFUSED, UNKNOWN)
 
 
 @dataclass(frozen=True)
+class MadeTexts:
+    """Texts that a configured extractor made of pictures.
+
+    Attributes:
+        table: Where they are.
+        fingerprint: Of the extractor.
+    """
+
+    table: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class Scope:
     """What is asked of one extractor: everything that decides the ledger.
 
     Attributes:
-        target: The extractor's place among the tables.
-        fingerprint: Of the configured extractor.
-        caption_fingerprint: Of the configured captioner, whose captions `clip_text` reads.
+        extractor: The configured extractor.
+        fingerprint: Its fingerprint.
+        made_texts: Texts that it is wanted for beside titles, by the extractors that made them.
         versions: Table to the Delta version that is read.
         max_attempts: Transient failures after which a key is given up.
     """
 
-    target: Target
+    extractor: Extractor
     fingerprint: str
-    caption_fingerprint: str
+    made_texts: tuple[MadeTexts, ...]
     versions: Mapping[str, int]
     max_attempts: int
 
@@ -107,18 +120,18 @@ class Ledger:
 def keys_wanted(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     """Return the distinct keys that an extractor is wanted for, as one column `key`."""
     posts = lakehouse.read("posts", scope.versions["posts"])
-    if scope.target.contents == "images":
+    if scope.extractor.reads == "image":
         return posts.where("image_key IS NOT NULL").select(F.col("image_key").alias("key")).distinct()
-    titles = posts.select(F.col("title_key").alias("key"))
-    if scope.target.name != "clip_text":
-        return titles.distinct()
-    captions = (
-        lakehouse.read("captions", scope.versions["captions"])
-        .where((F.col("extractor") == scope.caption_fingerprint) & (F.col("status") == statuses.OK))
-        .join(posts.select("image_key"), "image_key", "left_semi")
-        .select(F.col("text_key").alias("key"))
-    )
-    return titles.union(captions).distinct()
+    wanted = posts.select(F.col("title_key").alias("key"))
+    for made in scope.made_texts:
+        texts = (
+            lakehouse.read(made.table, scope.versions[made.table])
+            .where((F.col("extractor") == made.fingerprint) & (F.col("status") == statuses.OK))
+            .join(posts.select("image_key"), "image_key", "left_semi")
+            .select(F.col("text_key").alias("key"))
+        )
+        wanted = wanted.union(texts)
+    return wanted.distinct()
 
 
 FACTS = {
@@ -175,22 +188,22 @@ def keys_by_state(lakehouse: Lakehouse, scope: Scope, work: Work | None = None) 
         one; `rows`, in the feature table, which must be 0 or 1; `content`, the status of the content, null if there is
         none.
     """
-    target = scope.target
+    extractor = scope.extractor
     wanted = keys_wanted(lakehouse, scope) if work is None else work.keys
     missing = [F.lit(None).cast(kind).alias(fact) for fact, kind in FACTS.items() if fact not in wanted.columns]
     known = wanted.select("*", F.lit(True).alias("wanted"), *missing)
     shards = None if work is None else work.shards
-    rows = lakehouse.read(target.table, scope.versions[target.table], shards)
+    rows = lakehouse.read(extractor.table, scope.versions[extractor.table], shards)
     rows = rows.where(F.col("extractor") == scope.fingerprint).select(
-        F.col(target.key).alias("key"), "status", F.lit(1).alias("row")
+        F.col(extractor.key).alias("key"), "status", F.lit(1).alias("row")
     )
     if shards is not None:  # few keys: nothing of the table but their rows is moved
         rows = rows.join(F.broadcast(wanted.select("key")), "key", "left_semi")
     parts = [rows]
     if work is None:
-        content_status = F.col("status") if target.contents == "images" else F.lit(statuses.OK)
-        contents = lakehouse.read(target.contents, scope.versions[target.contents])
-        parts.append(contents.select(F.col(target.key).alias("key"), content_status.alias("content")))
+        content_status = F.col("status") if extractor.reads == "image" else F.lit(statuses.OK)
+        contents = lakehouse.read(extractor.contents, scope.versions[extractor.contents])
+        parts.append(contents.select(F.col(extractor.key).alias("key"), content_status.alias("content")))
     if scope.versions["attempts"] > 0:  # as created, it is empty, and asking it costs a job
         parts.append(_attempts(lakehouse, scope))
     for part in parts:
@@ -274,7 +287,7 @@ def take_stock(states: DataFrame, *, listing: bool = True) -> Stock:
 def _attempts(lakehouse: Lakehouse, scope: Scope) -> DataFrame:
     """Return `key`, `tried_at` of its transient failures since the whole stage was reset, and its own `reset_at`."""
     attempts = lakehouse.read("attempts", scope.versions["attempts"]).where(
-        (F.col("stage") == scope.target.name)
+        (F.col("stage") == scope.extractor.name)
         & (F.col("extractor").isNull() | (F.col("extractor") == scope.fingerprint))
     )
     reset = attempts.where((F.col("status") == statuses.RESET) & F.col("key").isNull()).agg(F.max("at")).head()
@@ -314,7 +327,7 @@ class Plan:
 def make_plan(lakehouse: Lakehouse, scope: Scope, *, listing: bool = True) -> Plan:
     """Work out where every wanted key stands, and unless only counts are asked for, list what is unfinished."""
     states = keys_by_state(lakehouse, scope)
-    begun = scope.versions[scope.target.table] > 0  # as created, the table is empty, and everything is left
+    begun = scope.versions[scope.extractor.table] > 0  # as created, the table is empty, and everything is left
     return Plan(scope, take_stock(states, listing=listing and begun), states)
 
 
@@ -322,12 +335,40 @@ def make_plans(lakehouse: Lakehouse, scopes: Sequence[Scope], *, listing: bool =
     """Return several extractors' plans by name, made side by side: little of the time is spent in Spark's tasks."""
     with ThreadPoolExecutor(max(1, len(scopes)), thread_name_prefix="plan") as pool:
         plans = pool.map(inheritable_thread_target(lambda scope: make_plan(lakehouse, scope, listing=listing)), scopes)
-        return {scope.target.name: plan for scope, plan in zip(scopes, plans, strict=True)}
+        return {scope.extractor.name: plan for scope, plan in zip(scopes, plans, strict=True)}
 
 
-def read_versions(lakehouse: Lakehouse, targets: Iterable[Target]) -> dict[str, int]:
-    """Return the latest version of every table that the ledgers of these targets read."""
-    return lakehouse.versions(sorted({table for target in targets for table in target.inputs}))
+def scope_of(
+    extractor: Extractor, configured: Mapping[str, Extractor], versions: Mapping[str, int], max_attempts: int
+) -> Scope:
+    """Return what is asked of one extractor at given table versions.
+
+    Args:
+        extractor: One of those that are configured.
+        configured: All of them, by name.
+        versions: As `read_versions` says.
+        max_attempts: Transient failures after which a key is given up.
+    """
+    made = tuple(MadeTexts(maker.table, maker.fingerprint) for maker in makers_for(extractor, configured))
+    read = {table: versions[table] for table in _inputs_of(extractor, configured)}
+    return Scope(extractor, extractor.fingerprint, made, read, max_attempts)
+
+
+def makers_for(extractor: Extractor, configured: Mapping[str, Extractor]) -> list[Extractor]:
+    """Return the extractors whose texts this one reads."""
+    return [each for each in configured.values() if each.makes_text is not None and extractor.reads_made_texts]
+
+
+def read_versions(
+    lakehouse: Lakehouse, extractors: Iterable[Extractor], configured: Mapping[str, Extractor]
+) -> dict[str, int]:
+    """Return the latest version of every table that the ledgers of these extractors read."""
+    return lakehouse.versions(sorted({table for each in extractors for table in _inputs_of(each, configured)}))
+
+
+def _inputs_of(extractor: Extractor, configured: Mapping[str, Extractor]) -> tuple[str, ...]:
+    made = (maker.table for maker in makers_for(extractor, configured))
+    return ("posts", extractor.contents, extractor.table, "attempts", *made)
 
 
 def changed_versions(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

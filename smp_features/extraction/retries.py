@@ -12,8 +12,8 @@ from smp_features.config import Config
 from smp_features.errors import UsageError, nearest
 from smp_features.extraction import statuses
 from smp_features.extraction.plan import changed_versions
-from smp_features.extraction.targets import chosen
 from smp_features.extractors import build_extractors
+from smp_features.extractors.registry import chosen
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
 
@@ -31,20 +31,20 @@ def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str
     Raises:
         UsageError: There is no such extractor, or `ok` is named.
     """
-    targets = chosen([stage.removeprefix("extract/")])
-    if len(targets) > 1:
-        raise UsageError(f"'{stage}' names several extractors.", nearest("", [target.name for target in targets]))
-    (target,) = targets
+    meant = chosen(build_extractors(config.models), [stage.removeprefix("extract/")])
+    if len(meant) > 1:
+        raise UsageError(f"'{stage}' names several extractors.", nearest("", [each.name for each in meant]))
+    (extractor,) = meant
     if statuses.OK in named:
         raise UsageError("Rows with status 'ok' are not failures and are not forgotten.")
     lakehouse = Lakehouse(session, config)
-    fingerprint = build_extractors(config.models)[target.name].fingerprint
-    before = lakehouse.versions([target.table, "attempts"])
-    reset = {"stage": target.name, "status": statuses.RESET, "run": run, "at": datetime.now(UTC)}
+    fingerprint = extractor.fingerprint
+    before = lakehouse.versions([extractor.table, "attempts"])
+    reset = {"stage": extractor.name, "status": statuses.RESET, "run": run, "at": datetime.now(UTC)}
     lakehouse.append("attempts", [reset])
     if named:
-        lakehouse.delete(target.table, (F.col("extractor") == fingerprint) & F.col("status").isin(*named))
+        lakehouse.delete(extractor.table, (F.col("extractor") == fingerprint) & F.col("status").isin(*named))
     written = changed_versions(before, lakehouse.versions(before))
     what = f"transient failures and rows with status {', '.join(named)}" if named else "transient failures"
-    message = f"{target.name}: {what} are forgotten; run `smp extract {target.name}` to try them again."
-    return Summary(f"retry/{target.name}", versions_read=before, versions_written=written, message=message)
+    message = f"{extractor.name}: {what} are forgotten; run `smp extract {extractor.name}` to try them again."
+    return Summary(f"retry/{extractor.name}", versions_read=before, versions_written=written, message=message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,13 +23,24 @@ from smp_features.extraction.plan import (
     keys_by_state,
     make_plan,
     make_plans,
+    makers_for,
     read_versions,
+    scope_of,
     take_stock,
 )
-from smp_features.extraction.staging import forget_dead_run, forget_run, living, marked, publish, stage_work, sweep
-from smp_features.extraction.targets import Target, chosen
+from smp_features.extraction.staging import (
+    TEXT_KEY,
+    forget_dead_run,
+    forget_run,
+    living,
+    marked,
+    publish,
+    stage_work,
+    sweep,
+)
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
+from smp_features.extractors.registry import chosen
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import Summary
 from smp_features.spark_failures import explained
@@ -57,7 +68,7 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
     Args:
         session: A Spark session with Delta.
         config: `models` decides the extractors, `extraction` how the work is spread.
-        names: Only these extractors; None means all, in the order of `TARGETS`.
+        names: Only these extractors, or all of these models; None means all, those that make texts first.
         run: The run id, for `attempts` and staging.
 
     Returns:
@@ -71,41 +82,45 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
             many inputs are in error; carries the summaries.
     """
     with living(run):
-        return _extract(Lakehouse(session, config), config, chosen(names), run)
+        return _extract(Lakehouse(session, config), config, names, run)
 
 
-def _extract(lakehouse: Lakehouse, config: Config, targets: Sequence[Target], run: str) -> list[Summary]:
-    extractors = build_extractors(config.models)
-    fingerprints = {name: extractor.fingerprint for name, extractor in extractors.items()}
+def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, run: str) -> list[Summary]:
+    named = build_extractors(config.models)
+    wanted = [each.name for each in chosen(named, names)]
+    configured = {name: extractor.pinned() for name, extractor in named.items()}
+    extractors = [configured[name] for name in wanted]
     check_device(lakehouse.session, config)
 
-    waiting = marked(lakehouse, targets)
-    versions = read_versions(lakehouse, targets)
-    plans = make_plans(lakehouse, [scope_of(t, fingerprints, versions, config) for t in targets])
+    waiting = marked(lakehouse, wanted)
+    versions = read_versions(lakehouse, extractors, configured)
+    max_attempts = config.extraction.max_attempts
+    plans = make_plans(lakehouse, [scope_of(each, configured, versions, max_attempts) for each in extractors])
     needed = {name for name, plan in plans.items() if plan.ledger.to_compute}
-    if "caption" in needed and "clip_text" in plans:
-        needed.add("clip_text")  # new captions are new texts
-    for name in sorted(needed):
-        extractors[name].check()
-        _check_outputs(lakehouse, extractors[name], plans[name].scope.target)
+    # New texts are new work for those that read them.
+    needed |= {each.name for each in extractors if any(m.name in needed for m in makers_for(each, configured))}
+    for extractor in extractors:
+        if extractor.name in needed:
+            extractor.check()
+            _check_outputs(lakehouse, extractor)
 
-    published = {marker.name for marker in waiting if publish(lakehouse, marker)}
+    published = {marker.name for marker in waiting if publish(lakehouse, configured[marker.name], marker)}
     for marker in waiting:
-        forget_dead_run(lakehouse, marker.target, marker.run)
-    sweep(lakehouse, targets, config.extraction.staging_max_age_h)
-    _describe(lakehouse, [extractors[name] for name in plans if name in needed], fingerprints)
+        forget_dead_run(lakehouse, marker.name, marker.run)
+    sweep(lakehouse, wanted, config.extraction.staging_max_age_h)
+    _describe(lakehouse, [each for each in extractors if each.name in needed])
 
     summaries: list[Summary] = []
-    stale = published | ({"clip_text"} if "caption" in published else set())
-    for target in targets:
-        plan = plans[target.name]
-        if target.name in stale:
-            versions = read_versions(lakehouse, [target])
-            plan = make_plan(lakehouse, scope_of(target, fingerprints, versions, config))
+    written = set(published)  # extractors whose tables have changed since the plans were made
+    for extractor in extractors:
+        plan = plans[extractor.name]
+        if written & _may_change(plan, extractors, configured):
+            versions = read_versions(lakehouse, [extractor], configured)
+            plan = make_plan(lakehouse, scope_of(extractor, configured, versions, max_attempts))
         began, progress = datetime.now(UTC), Progress()
         try:
-            with explained(target.stage):
-                summary = _extract_one(lakehouse, config, extractors[target.name], plan, run, progress)
+            with explained(extractor.stage):
+                summary = _extract_one(lakehouse, config, plan, run, progress)
         except SmpError as error:
             # Rows as they stood before: what was published since is counted by the next run.
             failed = replace(
@@ -118,10 +133,10 @@ def _extract(lakehouse: Lakehouse, config: Config, targets: Sequence[Target], ru
             )
             raise ExtractionFailed(error.message, error.hint, [*summaries, failed]) from error
         summary = replace(summary, started_at=began, finished_at=datetime.now(UTC))
-        if target.name in published:
+        if extractor.name in published:
             summary = _with_recovered(summary)
-        if target.name == "caption" and summary.versions_written:
-            stale.add("clip_text")
+        if summary.versions_written:
+            written.add(extractor.name)
         summaries.append(summary)
     failures = [summary for summary in summaries if summary.outcome == "failed"]
     if failures:
@@ -130,19 +145,25 @@ def _extract(lakehouse: Lakehouse, config: Config, targets: Sequence[Target], ru
     return summaries
 
 
-def scope_of(target: Target, fingerprints: Mapping[str, str], versions: Mapping[str, int], config: Config) -> Scope:
-    """Return what is asked of one extractor at given table versions."""
-    read = {table: versions[table] for table in target.inputs}
-    return Scope(target, fingerprints[target.name], fingerprints["caption"], read, config.extraction.max_attempts)
+def _may_change(plan: Plan, extractors: Iterable[Extractor], configured: Mapping[str, Extractor]) -> set[str]:
+    """Return the extractors whose new rows make a plan out of date: itself, its twins, and those whose texts it reads.
+
+    Twins have the same fingerprint and table, as when one model is configured under two names.
+    """
+    scope = plan.scope
+    twins = {
+        each.name
+        for each in extractors
+        if each.table == scope.extractor.table and each.fingerprint == scope.fingerprint
+    }
+    return twins | {maker.name for maker in makers_for(scope.extractor, configured)}
 
 
 # -- one extractor ------------------------------------------------------------------------------------------------
 
 
-def _extract_one(
-    lakehouse: Lakehouse, config: Config, extractor: Extractor, plan: Plan, run: str, progress: Progress
-) -> Summary:
-    scope, ledger, target = plan.scope, plan.ledger, plan.scope.target
+def _extract_one(lakehouse: Lakehouse, config: Config, plan: Plan, run: str, progress: Progress) -> Summary:
+    scope, ledger, extractor = plan.scope, plan.ledger, plan.scope.extractor
     if not ledger.to_do:
         return _summarise(config, scope, ledger, progress, {})
     before = dict(scope.versions) | lakehouse.versions(["texts"])
@@ -153,19 +174,19 @@ def _extract_one(
             _publish_refused(lakehouse, scope, work.refused)
         progress.refused += ledger.refused
     if ledger.to_compute:
-        compute_missing(lakehouse, config, extractor, scope, ledger, work.to_compute, run, progress)
+        compute_missing(lakehouse, config, scope, ledger, work.to_compute, run, progress)
     after = lakehouse.versions(before)
     # Rows are never taken away, so what was done is done; what was left is looked up again in what is there now.
-    results = dict(scope.versions) | {table: after[table] for table in (target.table, "attempts")}
+    results = dict(scope.versions) | {table: after[table] for table in (extractor.table, "attempts")}
     with progress.phases("reconcile"):
         states = keys_by_state(lakehouse, replace(scope, versions=results), work)
         final = ledger.after(take_stock(states, listing=False).ledger)
-    forget_run(lakehouse, target, run)
+    forget_run(lakehouse, extractor.name, run)
     if final.wanted != ledger.wanted or final.duplicates:
         raise ReconciliationError(
-            f"{target.name}: {ledger.wanted} keys were wanted, {final.wanted} are accounted for in {target.table}, and "
-            f"{final.duplicates} of them twice.",
-            f"Look for duplicates: SELECT {target.key}, extractor, count(*) FROM {target.table} GROUP BY ALL.",
+            f"{extractor.name}: {ledger.wanted} keys were wanted, {final.wanted} are accounted for in "
+            f"{extractor.table}, and {final.duplicates} of them twice.",
+            f"Look for duplicates: SELECT {extractor.key}, extractor, count(*) FROM {extractor.table} GROUP BY ALL.",
         )
     return _summarise(config, scope, final, progress, changed_versions(before, after))
 
@@ -174,53 +195,55 @@ def _hold(lakehouse: Lakehouse, plan: Plan, run: str) -> Work:
     """Return what is to be done; of many keys, worked out anew and written down."""
     if plan.stock.unfinished is not None:
         return Work.of_few(lakehouse.session, plan.stock.unfinished)
-    return Work(stage_work(lakehouse, plan.scope.target, run, plan.unfinished))
+    return Work(stage_work(lakehouse, plan.scope.extractor.name, run, plan.unfinished))
 
 
 def _publish_refused(lakehouse: Lakehouse, scope: Scope, keys: DataFrame) -> None:
     """Give images that were unusable when they were read in their row, with the status found then."""
-    target = scope.target
-    spec = lakehouse.spec(target.table)
-    contents = lakehouse.read(target.contents, scope.versions[target.contents]).select(target.key, "status", "error")
-    rows = contents.join(keys.withColumnRenamed("key", target.key), target.key, "left_semi")
+    extractor = scope.extractor
+    spec = lakehouse.spec(extractor.table)
+    contents = lakehouse.read(extractor.contents, scope.versions[extractor.contents]).select(
+        extractor.key, "status", "error"
+    )
+    rows = contents.join(keys.withColumnRenamed("key", extractor.key), extractor.key, "left_semi")
     rows = rows.withColumn("extractor", F.lit(scope.fingerprint)).withColumn("computed_at", F.current_timestamp())
     for column in spec.columns:
         if column.name not in (*rows.columns, "shard"):
             rows = rows.withColumn(column.name, F.lit(None).cast(column.sql_type))
-    lakehouse.insert_new(target.table, rows)
+    lakehouse.insert_new(extractor.table, rows)
 
 
-def _describe(lakehouse: Lakehouse, extractors: Sequence[Extractor], fingerprints: Mapping[str, str]) -> None:
+def _describe(lakehouse: Lakehouse, extractors: Sequence[Extractor]) -> None:
     """Note what is behind each fingerprint, the first time it is used."""
     if not extractors:
         return
     known = {row["extractor"] for row in lakehouse.read("extractors").select("extractor").collect()}
     now = datetime.now(UTC)
     rows = [
-        (fingerprints[extractor.name], extractor.name, canonical_json(extractor.description()), now)
+        (extractor.fingerprint, extractor.name, canonical_json(extractor.description()), now)
         for extractor in extractors
-        if fingerprints[extractor.name] not in known
+        if extractor.fingerprint not in known
     ]
     if rows:
         lakehouse.insert_new("extractors", lakehouse.session.createDataFrame(rows, lakehouse.schema("extractors")))
 
 
 def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress, written: Mapping[str, int]) -> Summary:
-    target = scope.target
-    wrong = sum(count for status, count in ledger.done.items() if target.is_error(status))
+    extractor = scope.extractor
+    wrong = sum(count for status, count in ledger.done.items() if extractor.is_error(status))
     limit = config.extraction.max_error_share
-    message = _message(target, ledger, progress)
+    message = _message(extractor, ledger, progress)
     failed = False
     if ledger.unknown:
         failed = True
-        message += f"; {ledger.unknown:,} keys that posts refer to are not in {target.contents}: run `smp ingest`"
+        message += f"; {ledger.unknown:,} keys that posts refer to are not in {extractor.contents}: run `smp ingest`"
     if wrong > limit * ledger.wanted:
         failed = True
         message += f"; {wrong:,} of {ledger.wanted:,} in error, more than extraction.max_error_share {limit:g}"
     computed = progress.rows + progress.refused
     worked = bool(computed or written)
     return Summary(
-        stage=target.stage,
+        stage=extractor.stage,
         outcome="failed" if failed else "done" if worked else "nothing_to_do",
         wanted=ledger.wanted,
         ok=ledger.ok,
@@ -237,20 +260,20 @@ def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress,
     )
 
 
-def _message(target: Target, ledger: Ledger, progress: Progress) -> str:
+def _message(extractor: Extractor, ledger: Ledger, progress: Progress) -> str:
     if progress.rows:
-        said = f"{target.counted(progress.rows)} computed at {progress.rows / progress.computing_s:,.1f} rows/s"
+        said = f"{extractor.counted(progress.rows)} computed at {progress.rows / progress.computing_s:,.1f} rows/s"
         said += f", {progress.loads} model {'load' if progress.loads == 1 else 'loads'}"
     elif progress.refused:
         said = f"{progress.refused:,} unusable inputs noted"
     else:
-        said = f"nothing to do, {target.counted(ledger.ok)} {'is' if ledger.ok == 1 else 'are'} there"
+        said = f"nothing to do, {extractor.counted(ledger.ok)} {'is' if ledger.ok == 1 else 'are'} there"
     if ledger.failed:
         said += f"; {ledger.failed:,} {'input' if ledger.failed == 1 else 'inputs'} cannot be used"
     if ledger.to_compute:
         said += f"; {ledger.to_compute:,} left after transient failures, run again to try them"
     if ledger.given_up:
-        said += f"; {ledger.given_up:,} given up, `smp retry --stage {target.name}` to try them again"
+        said += f"; {ledger.given_up:,} given up, `smp retry --stage {extractor.name}` to try them again"
     return said
 
 
@@ -259,9 +282,9 @@ def _with_recovered(summary: Summary) -> Summary:
     return replace(summary, outcome=outcome, message="published what an earlier run had computed; " + summary.message)
 
 
-def _check_outputs(lakehouse: Lakehouse, extractor: Extractor, target: Target) -> None:
-    given = {"shard", target.key, "extractor", "text_key", "status", "error", "computed_at"}
-    expected = tuple(name for name in lakehouse.spec(target.table).column_names if name not in given)
+def _check_outputs(lakehouse: Lakehouse, extractor: Extractor) -> None:
+    given = {"shard", extractor.key, "extractor", TEXT_KEY, "status", "error", "computed_at"}
+    expected = tuple(name for name in lakehouse.spec(extractor.table).column_names if name not in given)
     returned = tuple(column.name for column in extractor.outputs)
     if returned != expected:
-        raise SmpError(f"Extractor {target.name} returns {returned}, and table {target.table} holds {expected}.")
+        raise SmpError(f"Extractor {extractor.name} returns {returned}, and table {extractor.table} holds {expected}.")

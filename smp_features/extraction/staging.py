@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from pyspark.sql.types import StructType
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
 from smp_features.extraction.storage import Storage
-from smp_features.extraction.targets import TARGETS, Target
+from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import is_local
 from smp_features.spark_failures import SPARK_FAILURES
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 MARKER = ".json"
 KEYS = "keys"
+
+TEXT_KEY = "text_key"
+"""Where a table of made texts holds the key of each text in `texts`."""
 
 _publishing: dict[str, threading.Lock] = {}
 _publishing_guard = threading.Lock()
@@ -62,40 +65,36 @@ class Marker:
     shards: tuple[str, ...]
     spec: str
 
-    @property
-    def target(self) -> Target:
-        """The extractor's place among the tables."""
-        return TARGETS[self.name]
-
     def folder(self, lakehouse: Lakehouse) -> str:
         """Return the folder of the chunk."""
-        return chunk_folder(lakehouse, self.target, self.run, self.chunk)
+        return chunk_folder(lakehouse, self.name, self.run, self.chunk)
 
     def path(self, lakehouse: Lakehouse) -> str:
         """Return the path of the marker itself."""
         return self.folder(lakehouse) + MARKER
 
 
-def chunk_folder(lakehouse: Lakehouse, target: Target, run: str, chunk: str) -> str:
-    """Return where a chunk is staged."""
-    return lakehouse.folder("staging", target.table, run, chunk)
+def chunk_folder(lakehouse: Lakehouse, name: str, run: str, chunk: str) -> str:
+    """Return where a chunk of the extractor with this name is staged; several may fill one table."""
+    return lakehouse.folder("staging", name, run, chunk)
 
 
-def staged_schema(lakehouse: Lakehouse, target: Target) -> StructType:
+def staged_schema(lakehouse: Lakehouse, extractor: Extractor) -> StructType:
     """Return the columns of staged rows: the key, the extractor's outputs, `status`, `error`, `computed_at`."""
-    derived = {"shard", "extractor"} | ({"text_key"} if target.table == "captions" else set())
-    return lakehouse.schema(target.table, [c for c in lakehouse.spec(target.table).column_names if c not in derived])
+    derived = {"shard", "extractor"} | ({TEXT_KEY} if extractor.makes_text is not None else set())
+    names = lakehouse.spec(extractor.table).column_names
+    return lakehouse.schema(extractor.table, [name for name in names if name not in derived])
 
 
-def spec_version(lakehouse: Lakehouse, target: Target) -> str:
+def spec_version(lakehouse: Lakehouse, extractor: Extractor) -> str:
     """Return a short hash of a feature table's columns; rows staged under another are computed again."""
-    columns = [[c.name, c.sql_type] for c in lakehouse.spec(target.table).columns]
+    columns = [[c.name, c.sql_type] for c in lakehouse.spec(extractor.table).columns]
     return hashlib.sha256(canonical_json(columns).encode()).hexdigest()[:12]
 
 
-def read_staged(lakehouse: Lakehouse, target: Target, folder: str, parts: Iterable[str]) -> DataFrame:
+def read_staged(lakehouse: Lakehouse, extractor: Extractor, folder: str, parts: Iterable[str]) -> DataFrame:
     """Return staged rows, without a task's measurements and without suspects, whom a later part decides on."""
-    reader = lakehouse.session.read.schema(staged_schema(lakehouse, target))
+    reader = lakehouse.session.read.schema(staged_schema(lakehouse, extractor))
     rows = reader.parquet(*(f"{folder}/{part}" for part in parts))
     return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
 
@@ -110,7 +109,7 @@ def living(run: str) -> Iterator[None]:
         _living.remove(run)
 
 
-def stage_work(lakehouse: Lakehouse, target: Target, run: str, work: DataFrame) -> DataFrame:
+def stage_work(lakehouse: Lakehouse, name: str, run: str, work: DataFrame) -> DataFrame:
     """Write down the keys that a run has to do something about, and return them read back.
 
     They are read while the tables go on changing. Each file is sorted, so that a chunk's range skips most of it;
@@ -118,11 +117,11 @@ def stage_work(lakehouse: Lakehouse, target: Target, run: str, work: DataFrame) 
 
     Args:
         lakehouse: The tables.
-        target: The extractor's place among them.
+        name: The extractor's.
         run: The run.
         work: Columns `key` and `content`, see `plan.Work`.
     """
-    folder = chunk_folder(lakehouse, target, run, KEYS)
+    folder = chunk_folder(lakehouse, name, run, KEYS)
     work.sortWithinPartitions("key").write.mode("overwrite").parquet(folder)
     return lakehouse.session.read.schema(work.schema).parquet(folder)
 
@@ -132,29 +131,30 @@ def mark(lakehouse: Lakehouse, marker: Marker) -> None:
     Storage(lakehouse.session).write_text(marker.path(lakehouse), json.dumps(asdict(marker)))
 
 
-def marked(lakehouse: Lakehouse, targets: Iterable[Target]) -> list[Marker]:
-    """Return the complete stages that wait to be published, oldest run first."""
+def marked(lakehouse: Lakehouse, names: Sequence[str]) -> list[Marker]:
+    """Return the complete stages of these extractors that wait to be published, oldest run first."""
     storage = Storage(lakehouse.session)
     found = []
-    for target in targets:
-        base = lakehouse.folder("staging", target.table)
+    for name in names:
+        base = lakehouse.folder("staging", name)
         for run in storage.entries(base):
             for entry in storage.entries(f"{base}/{run.name}"):
                 if entry.name.endswith(MARKER):
                     marker = _read_marker(storage, f"{base}/{run.name}/{entry.name}")
                     if marker is not None:
                         found.append(marker)
-    return sorted(found, key=lambda marker: (marker.run, list(TARGETS).index(marker.name), marker.chunk))
+    return sorted(found, key=lambda marker: (marker.run, names.index(marker.name), marker.chunk))
 
 
-def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> bool:
+def publish(lakehouse: Lakehouse, extractor: Extractor, marker: Marker, *, counted: bool = False) -> bool:
     """Insert a complete stage's rows and note its transient failures, then remove the marker, then the files.
 
-    Captions' texts go into `texts` before the captions, so that no caption ever lacks its text. Repeating it after a
-    kill at any point changes nothing more.
+    Texts that were made go into `texts` before the rows, so that no row ever lacks its text. Repeating it after a kill
+    at any point changes nothing more.
 
     Args:
         lakehouse: The tables.
+        extractor: The one that the marker names; it may have another model by now.
         marker: Of the stage.
         counted: This process made the marker from the files just now, and found no key in them twice.
 
@@ -165,17 +165,17 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
         ReconciliationError: The files do not hold the keys that the marker promises; they were removed.
     """
     storage = Storage(lakehouse.session)
-    target, folder, path = marker.target, marker.folder(lakehouse), marker.path(lakehouse)
-    with _lock(lakehouse, target.table):
+    folder, path = marker.folder(lakehouse), marker.path(lakehouse)
+    with _lock(lakehouse, extractor.table):
         if not storage.exists(path):
             return False
-        if marker.spec != spec_version(lakehouse, target):
-            logger.warning("%s: a stage of run %s has other columns and is dropped", target.table, marker.run)
+        if marker.spec != spec_version(lakehouse, extractor):
+            logger.warning("%s: a stage of run %s has other columns and is dropped", extractor.table, marker.run)
             _remove(storage, path, folder)
             return False
         try:
-            distinct = counted or _check_count(lakehouse, marker, folder)
-            _insert(lakehouse, marker, folder, distinct)
+            distinct = counted or _check_count(lakehouse, extractor, marker, folder)
+            _insert(lakehouse, extractor, marker, folder, distinct)
         except ReconciliationError:
             _remove(storage, path, folder)
             raise
@@ -187,7 +187,7 @@ def publish(lakehouse: Lakehouse, marker: Marker, *, counted: bool = False) -> b
     return True
 
 
-def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> int:
+def sweep(lakehouse: Lakehouse, names: Iterable[str], max_age_h: float) -> int:
     """Remove stages that were never completed and are older than this, and runs' folders that are empty.
 
     A run's keys are as old as the youngest thing beside them: it may still compute.
@@ -198,8 +198,8 @@ def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> 
     storage = Storage(lakehouse.session)
     oldest = time.time() - max_age_h * 3600
     removed = 0
-    for target in targets:
-        base = lakehouse.folder("staging", target.table)
+    for name in names:
+        base = lakehouse.folder("staging", name)
         for run in storage.entries(base):
             if run.name in _living:
                 continue
@@ -212,56 +212,55 @@ def sweep(lakehouse: Lakehouse, targets: Iterable[Target], max_age_h: float) -> 
                     times = [child.modified_s for child in storage.entries(f"{base}/{run.name}/{entry.name}")]
                     if max([youngest if entry.name == KEYS else entry.modified_s, *times]) <= oldest:
                         stale.append(entry.name)
-            for name in stale:
-                logger.info("%s: removing unfinished staging of run %s", target.table, run.name)
-                storage.remove(f"{base}/{run.name}/{name}")
+            for chunk in stale:
+                logger.info("%s: removing unfinished staging of run %s", name, run.name)
+                storage.remove(f"{base}/{run.name}/{chunk}")
             removed += len(stale)
             if len(stale) == len(within) and run.modified_s <= oldest:
                 storage.remove(f"{base}/{run.name}")
     return removed
 
 
-def forget_dead_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
+def forget_dead_run(lakehouse: Lakehouse, name: str, run: str) -> None:
     """Remove the folder of an earlier run when all its stages are published, if it cannot live any more.
 
     Under the lock of a local root only runs of this process can; elsewhere, what is left of a run waits for the sweep.
     """
     if run not in _living and lakehouse.config.catalog is None and is_local(lakehouse.config.root):
-        forget_run(lakehouse, target, run)
+        forget_run(lakehouse, name, run)
 
 
-def forget_run(lakehouse: Lakehouse, target: Target, run: str) -> None:
+def forget_run(lakehouse: Lakehouse, name: str, run: str) -> None:
     """Remove a run's folder when all its stages are published."""
     storage = Storage(lakehouse.session)
-    folder = lakehouse.folder("staging", target.table, run)
+    folder = lakehouse.folder("staging", name, run)
     if not {entry.name for entry in storage.entries(folder)} - {KEYS}:
         storage.remove(folder)
 
 
-def _check_count(lakehouse: Lakehouse, marker: Marker, folder: str) -> bool:
+def _check_count(lakehouse: Lakehouse, extractor: Extractor, marker: Marker, folder: str) -> bool:
     """Compare a stage with its marker; return whether no key is in it twice."""
-    staged = read_staged(lakehouse, marker.target, folder, marker.parts)
+    staged = read_staged(lakehouse, extractor, folder, marker.parts)
     published = staged.where(~F.col("status").isin(*statuses.TRANSIENT))
-    found = published.agg(F.count("*").alias("rows"), F.count_distinct(marker.target.key).alias("keys")).collect()[0]
+    found = published.agg(F.count("*").alias("rows"), F.count_distinct(extractor.key).alias("keys")).collect()[0]
     keys = int(found["keys"])
     if keys != marker.rows:
         raise ReconciliationError(
-            f"A stage for {marker.target.table} holds {keys} keys, and its marker promises {marker.rows}.",
+            f"A stage for {extractor.table} holds {keys} keys, and its marker promises {marker.rows}.",
             "It was removed and nothing of it published; run the same command again to compute it anew.",
         )
     return keys == int(found["rows"])
 
 
-def _insert(lakehouse: Lakehouse, marker: Marker, folder: str, distinct: bool) -> None:
-    target = marker.target
-    rows = read_staged(lakehouse, target, folder, marker.parts)
+def _insert(lakehouse: Lakehouse, extractor: Extractor, marker: Marker, folder: str, distinct: bool) -> None:
+    rows = read_staged(lakehouse, extractor, folder, marker.parts)
     rows = rows.where(~F.col("status").isin(*statuses.TRANSIENT)).withColumn("extractor", F.lit(marker.extractor))
-    if target.table == "captions":
-        rows = rows.withColumn("text_key", F.sha2("caption", 256))
-        texts = rows.where(F.col("status") == statuses.OK).select("text_key", F.col("caption").alias("text"))
+    if extractor.makes_text is not None:
+        rows = rows.withColumn(TEXT_KEY, F.sha2(extractor.makes_text, 256))
+        texts = rows.where(F.col("status") == statuses.OK).select(TEXT_KEY, F.col(extractor.makes_text).alias("text"))
         lakehouse.insert_new("texts", texts)
     if marker.rows:
-        lakehouse.insert_new(target.table, rows, marker.shards, distinct)
+        lakehouse.insert_new(extractor.table, rows, marker.shards, distinct)
     _note_attempts(lakehouse, marker)
 
 
@@ -287,8 +286,7 @@ def _read_marker(storage: Storage, path: str) -> Marker | None:
         fields = json.loads(text)
         lists = {name: tuple(fields[name]) for name in ("parts", "shards")}
         transient = tuple((str(key), str(status)) for key, status in fields["transient"])
-        marker = Marker(**fields | lists | {"transient": transient})
-        return marker if marker.name in TARGETS else None
+        return Marker(**fields | lists | {"transient": transient})
     except (ValueError, KeyError, TypeError):
         logger.warning("%s is not a marker of this version; its stage is left to the sweep", path)
         return None

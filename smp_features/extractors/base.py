@@ -1,4 +1,8 @@
-"""The extractor protocol: a small picklable description that loads into a model which prepares and runs."""
+"""The extractor protocol: a small picklable description that loads into a model which prepares and runs.
+
+A package brings a further kind of extractor by a subclass of `Extractor` and an entry point in the group
+`smp_features.extractors`, whose name is what users write as `kind` in the configuration's section `models`.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,45 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
+from smp_features.catalogue import Feature, Kind, Lookup
+from smp_features.config import ModelSettings
 from smp_features.errors import DeviceError
+from smp_features.extractors.model_files import ModelFiles
 from smp_features.refusals import InputRefused
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Columns", "Extractor", "InputRefused", "LoadedModel", "OutputColumn", "open_device", "quiet_libraries"]
+__all__ = [
+    "Columns",
+    "Extractor",
+    "InputRefused",
+    "LoadedModel",
+    "ModelSettings",
+    "OutputColumn",
+    "open_device",
+    "quiet_libraries",
+]
 
 Columns = dict[str, np.ndarray | list[str]]
 """What a model returns for a micro-batch: one array (or list of strings) per output column, n rows each."""
 
 FINGERPRINT_DIGITS = 16
+
+NAMES = {"language": "perplexity"}
+"""What an extractor is called where that is not the name of its model: by what tables and runs have of it."""
+
+DEFAULT_BATCH = 32
+"""Inputs per micro-batch of an extractor that has no setting `max_batch`."""
+
+TITLE, MADE = "title", "captions"
+"""The texts of a post: its title, and every text that extractors made of its contents."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +105,47 @@ class LoadedModel(Protocol):
 class Extractor(ABC):
     """Everything that decides one kind of feature, small enough to be pickled to every worker.
 
+    Its fields are its settings: those decide the fingerprint, all but `model` and `max_batch`. Making one touches no
+    disk and imports no torch; the files of its models are looked for when they are first asked for.
+
     Attributes:
-        name: `caption`, `clip_image`, `clip_text` or `perplexity`.
+        model: The name of its entry in the configuration's section `models`.
+        kind: What it computes, as its fingerprint has it.
         reads: What `prepare` takes: image bytes or text.
         version: Raised when this package's own part of the computation changes its results.
+        table: The table that its rows go to. Extractors may share one, when their columns are the same.
+        noun: What one row of it is called.
+        texts: Of an extractor that reads text, which texts of a post it is wanted for: `title`, or also `captions`,
+            which is every text that extractors made.
+        makes_text: The output whose values are texts, which text extractors read in turn; None for no output.
+        Settings: What users may set, beside `kind`, in its entry of the section `models`.
     """
 
-    name: ClassVar[str]
+    model: str = field(default="", kw_only=True)
+
+    kind: ClassVar[str]
     reads: ClassVar[Literal["image", "text"]]
     version: ClassVar[int]
+    table: ClassVar[str]
+    noun: ClassVar[str] = "row"
+    texts: ClassVar[tuple[str, ...]] = (TITLE,)
+    makes_text: ClassVar[str | None] = None
+    Settings: ClassVar[type[ModelSettings]] = ModelSettings
+
+    @classmethod
+    def build(cls, model: str, settings: ModelSettings) -> tuple[Extractor, ...]:
+        """Return the extractors of an entry of the section `models`; by default one, whose fields are the settings.
+
+        Args:
+            model: The entry's name.
+            settings: Its `Settings`.
+        """
+        return (cls(model=model, **settings.model_dump(exclude={"kind"})),)
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line, in `runs` and in `extractors`; no two of a configuration share it."""
+        return NAMES.get(self.model, self.model)
 
     @property
     @abstractmethod
@@ -96,27 +153,67 @@ class Extractor(ABC):
         """The columns that `run` returns, in table order."""
 
     @property
-    @abstractmethod
+    def features(self) -> tuple[Feature, ...]:
+        """The columns of `post_features` that come of it: by default every number and vector, of a post's own content.
+
+        They are called `<name>_<column>` and switched together, as the group that has the model's name.
+        """
+        content = "image" if self.reads == "image" else TITLE
+        return tuple(
+            Feature(
+                f"{self.name}_{column.name}",
+                self.model,
+                kind,
+                column.comment,
+                picture=self.reads == "image",
+                made=Lookup(self.name, content, column.name),
+            )
+            for column in self.outputs
+            if (kind := _feature_kind(column.arrow_type)) is not None
+        )
+
+    @property
     def max_cost(self) -> float:
         """The most that a micro-batch may cost; a single row that costs more runs alone."""
+        return float(getattr(self, "max_batch", DEFAULT_BATCH))
 
-    @abstractmethod
-    def description(self) -> dict[str, Any]:
-        """Everything that decides the output, as JSON values: model, weights, preprocessing, generation, dtype.
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the output, as JSON values: digests, preprocessing, generation, dtype.
 
-        Batch sizes, devices, threads, library versions and the folder's place are not in it.
+        Batch sizes, devices, threads, library versions, the model's name and its place are not in it. By default it is
+        the kind, the version and every setting.
 
         Raises:
-            ModelError: The model's configuration cannot be read.
+            ModelError: The model is not there, or its configuration cannot be read.
         """
+        settings: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, ModelFiles):
+                settings[each.name] = value.identity()
+            elif each.name not in ("model", "max_batch"):
+                settings[each.name] = value
+        return {"extractor": self.kind, "version": self.version, **settings}
 
-    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Return what people are told of a fingerprint: what decides the output, and what the model is called here.
+
+        Raises:
+            ModelError: As `identity`.
+        """
+        pinned = self.pinned()
+        labels: dict[str, Any] = {}
+        for files in pinned._files().values():
+            labels |= files.labels()
+        return {**labels, **pinned.identity()}
+
     def check(self) -> None:
         """Prove on the driver, before anything is written, that workers will be able to load the model.
 
         Raises:
             ModelError: Missing, the wrong architecture, pickled weights, an unpinned revision, another digest.
         """
+        self.load("cpu")
 
     @abstractmethod
     def load(self, device: str, threads: int | None = None) -> LoadedModel:
@@ -131,11 +228,69 @@ class Extractor(ABC):
             DeviceError: The device is not there.
         """
 
+    def pinned(self) -> Self:
+        """Return the same extractor with its model's files found and digested, as workers are given it.
+
+        Raises:
+            ModelError: A folder that is not there, or a name that no library knows.
+        """
+        found: dict[str, Any] = {name: files.pinned() for name, files in self._files().items()}
+        return replace(self, **found)
+
     @property
     def fingerprint(self) -> str:
-        """The key of this extractor's rows: 16 hex digits of the SHA-256 of the canonical JSON description."""
-        canonical = json.dumps(self.description(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:FINGERPRINT_DIGITS]
+        """The key of this extractor's rows: 16 hex digits of the SHA-256 of its identity as canonical JSON."""
+        return fingerprint_of(self.pinned().identity())
+
+    # -- its place among the tables -----------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> str:
+        """Its name in `runs`."""
+        return f"extract/{self.name}"
+
+    @property
+    def contents(self) -> str:
+        """The table of contents it reads, `images` or `texts`."""
+        return f"{self.reads}s"
+
+    @property
+    def key(self) -> str:
+        """The contents' key."""
+        return f"{self.reads}_key"
+
+    @property
+    def value(self) -> str:
+        """The contents' column that it reads."""
+        return "bytes" if self.reads == "image" else "text"
+
+    @property
+    def reads_made_texts(self) -> bool:
+        """Whether texts that extractors made are among its inputs."""
+        return self.reads == "text" and MADE in self.texts
+
+    def counted(self, rows: int) -> str:
+        """Return a number of its rows in words: `1 caption`, `2,000 captions`."""
+        return f"{rows:,} {self.noun if rows == 1 else self.table.replace('_', ' ')}"
+
+    def is_error(self, status: str) -> bool:
+        """Whether a permanent status counts towards the error share: an empty title is a fact, not an error."""
+        return status != "ok" and not (self.reads == "text" and status == "empty")
+
+    def _files(self) -> dict[str, ModelFiles]:
+        return {each.name: value for each in fields(self) if isinstance(value := getattr(self, each.name), ModelFiles)}
+
+
+def fingerprint_of(identity: dict[str, Any]) -> str:
+    """Return the fingerprint of what `Extractor.identity` says."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def _feature_kind(kind: pa.DataType) -> Kind | None:
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        return "number"
+    return "vector" if pa.types.is_list(kind) and pa.types.is_floating(kind.value_type) else None
 
 
 def open_device(device: str, threads: int | None) -> torch.device:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from smp_features.config import Dtype, ModelSettings
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.inference import for_inference
@@ -25,6 +27,28 @@ FAMILIES = {
 
 # Resizing by torchvision and by Pillow differs in the last bits, so which of the two is named, not left to chance.
 IMAGE_BACKEND = "torchvision"
+
+
+class CaptionSettings(ModelSettings):
+    """The captioner: any image-to-text model of the BLIP, BLIP-2 or InstructBLIP family, by transformers.
+
+    Attributes:
+        id: A hub name, a local folder, or `zoo:caption` for the bundled demo model.
+        revision: The pinned commit of a hub model; a local folder is pinned by the digest of its weights.
+        prompt: Text that the caption continues or answers; null for none.
+        dtype: Of the weights while computing.
+        max_new_tokens: Longest caption, in tokens.
+        num_beams: 1 is greedy decoding.
+        max_batch: Largest micro-batch, in images.
+    """
+
+    id: str
+    revision: str | None = None
+    prompt: str | None = None
+    dtype: Dtype = "float32"
+    max_new_tokens: int = Field(default=30, ge=1)
+    num_beams: int = Field(default=1, ge=1)
+    max_batch: int = Field(default=32, ge=1)
 
 
 @dataclass(frozen=True)
@@ -46,10 +70,21 @@ class CaptionExtractor(Extractor):
     max_new_tokens: int = 30
     num_beams: int = 1
     max_batch: int = 32
+    model: str = field(default="caption", kw_only=True)
 
-    name: ClassVar[str] = "caption"
+    kind: ClassVar[str] = "caption"
     reads: ClassVar[Literal["image", "text"]] = "image"
     version: ClassVar[int] = 1
+    table: ClassVar[str] = "captions"
+    noun: ClassVar[str] = "caption"
+    makes_text: ClassVar[str | None] = "caption"
+    Settings: ClassVar[type[ModelSettings]] = CaptionSettings
+
+    @classmethod
+    def build(cls, model: str, settings: ModelSettings) -> tuple[Extractor, ...]:
+        """See `Extractor.build`."""
+        given = settings.model_dump(exclude={"kind", "id", "revision"})
+        return (cls(ModelFiles.named(model, settings), model=model, **given),)
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -61,15 +96,15 @@ class CaptionExtractor(Extractor):
         """Pictures; once prepared, all have the model's one size."""
         return float(self.max_batch)
 
-    def description(self) -> dict[str, Any]:
-        """See `Extractor.description`; includes the image processor's settings as the model's files give them."""
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`; includes the image processor's settings as the model's files give them."""
         processor = self.files.read_json("preprocessor_config.json")
         if processor is None:
             processor = (self.files.read_json("processor_config.json") or {}).get("image_processor")
         return {
-            "extractor": self.name,
+            "extractor": self.kind,
             "version": self.version,
-            **self.files.description(),
+            **self.files.identity(),
             "family": read_config(self.files).get("model_type"),
             "dtype": self.dtype,
             "prompt": self.prompt,
@@ -120,7 +155,7 @@ class CaptionExtractor(Extractor):
         if family == "instructblip" and not self.prompt:
             raise ModelError(
                 f"'{self.files.id}' ({self.files.setting}) follows instructions and was given none.",
-                "Set models.caption.prompt, for example 'Write a short description of the image.'",
+                f"Set {self.files.section}.prompt, for example 'Write a short description of the image.'",
             )
         return str(family)
 

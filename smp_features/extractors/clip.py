@@ -6,16 +6,19 @@ import contextlib
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from smp_features.catalogue import Cosine, Feature, Lookup
+from smp_features.config import Dtype, ModelSettings
 from smp_features.errors import ModelError
-from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
-from smp_features.extractors.clip_names import built_in_config
+from smp_features.extractors.base import MADE, TITLE, Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.clip_names import built_in_config, find_clip
 from smp_features.extractors.clip_text import TextTower
 from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles, digest_file
@@ -33,13 +36,58 @@ TOKENIZER_SETTINGS = frozenset({"clean", "language", "strip_sep_token"})
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
+ROLE = "clip"
+"""The model whose similarities are the paper's measure; further ones add columns of their own."""
+
+CAPTION = "caption"
+"""The extractor whose captions the paper compares with titles."""
+
+_COSINE = "cosine of CLIP embeddings, -1..1; null when either is missing"
+_TITLE_VECTOR = "CLIP text embedding of the title, L2-normalised; null if empty"
+_CAPTION_VECTOR = "CLIP text embedding of the caption, L2-normalised; or null"
+
+
+class ClipSettings(ModelSettings):
+    """An image and text encoder, by open_clip.
+
+    Attributes:
+        id: An open_clip model name, `hf-hub:…`, a local folder, or `zoo:clip`.
+        pretrained: The open_clip tag of the weights when `id` is a model name.
+        revision: The pinned commit of a hub model.
+        dtype: Of the weights while computing.
+        max_batch: Largest micro-batch, in images or texts.
+    """
+
+    id: str
+    pretrained: str | None = None
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    max_batch: int = Field(default=64, ge=1)
+
+
+class Clip:
+    """The kind `clip`: one model, two extractors, of images and of texts, called `<model>_image` and `<model>_text`."""
+
+    Settings = ClipSettings
+
+    @classmethod
+    def build(cls, model: str, settings: ClipSettings) -> tuple[Extractor, ...]:
+        """Return both extractors of an entry of the section `models`; see `Extractor.build`."""
+        files = ModelFiles.named(model, settings)
+        return tuple(
+            tower(files, dtype=settings.dtype, max_batch=settings.max_batch, model=model)
+            for tower in (ClipImageExtractor, ClipTextExtractor)
+        )
+
+
 @dataclass(frozen=True)
 class _ClipExtractor(Extractor):
     """What both towers share.
 
     Attributes:
         files: The model; for a built-in architecture, the hub repository of its tag.
-        architecture: A built-in open_clip name; null when the files bring their own configuration.
+        architecture: A built-in open_clip name; null when the files bring their own configuration, and until the model
+            is pinned.
         dtype: Of the weights; vectors are float32.
         max_batch: Images, or texts of typical length, per micro-batch.
     """
@@ -48,6 +96,20 @@ class _ClipExtractor(Extractor):
     architecture: str | None = None
     dtype: str = "float32"
     max_batch: int = 64
+    model: str = field(default=ROLE, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """The model's name and what of it: `clip_image`, `clip_text`."""
+        return f"{self.model}_{self.reads}"
+
+    def pinned(self) -> Self:
+        """See `Extractor.pinned`; open_clip's names are looked up here."""
+        if self.files.is_pinned:
+            return self
+        named = self.files
+        files, architecture = find_clip(named.setting, named.id, named.tag, named.revision)
+        return replace(self, files=files, architecture=architecture)
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -56,30 +118,31 @@ class _ClipExtractor(Extractor):
             OutputColumn("embedding", pa.list_(pa.float32()), "CLIP vector, L2-normalised; null unless status is ok"),
         )
 
-    def description(self) -> dict[str, Any]:
-        """See `Extractor.description`; the activation is in it, since weights run under either."""
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`; the activation is in it, since weights run under either."""
         config, preprocess = self._configuration()
-        described = {
-            "extractor": self.name,
+        identity = {
+            "extractor": self.kind,
             "version": self.version,
-            **self.files.description(),
+            **self.files.identity(),
             "dtype": self.dtype,
             "activation": "quick_gelu" if config.get("quick_gelu", False) else "gelu",
             "normalised": "l2",
             **self._describe_tower(config, preprocess),
         }
         if self.architecture is not None:
-            described.update(architecture=self.architecture, tag=self.files.tag, weights=digest_file(self._weights()))
-        return described
+            identity.update(architecture=self.architecture, weights=digest_file(self._weights()))
+        return identity
 
     def check(self) -> None:
         """See `Extractor.check`; loads the tokenizer, which is small, and compares the weights with the model."""
-        self._configuration()
-        self._weights()
-        self.files.verify()
+        pinned = self.pinned()
+        pinned._configuration()
+        pinned._weights()
+        pinned.files.verify()
         with quiet_libraries():
-            self._load_tokenizer()
-            self._build_model("meta")  # has shapes and no values
+            pinned._load_tokenizer()
+            pinned._build_model("meta")  # has shapes and no values
 
     @abstractmethod
     def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]: ...
@@ -199,9 +262,18 @@ class _ClipExtractor(Extractor):
 class ClipImageExtractor(_ClipExtractor):
     """Image bytes to the CLIP image vector."""
 
-    name: ClassVar[str] = "clip_image"
+    kind: ClassVar[str] = "clip_image"
     reads: ClassVar[Literal["image", "text"]] = "image"
     version: ClassVar[int] = 1
+    table: ClassVar[str] = "image_embeddings"
+    noun: ClassVar[str] = "image embedding"
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The image vector: of the role a group of its own, of a further model in the group that has its name."""
+        name, group = ("image_embedding", "image") if self.model == ROLE else (f"{self.name}_embedding", self.model)
+        comment = "CLIP image embedding, L2-normalised; null without a picture"
+        return (Feature(name, group, "vector", comment, picture=True, made=Lookup(self.name, "image", "embedding")),)
 
     @property
     def max_cost(self) -> float:
@@ -210,7 +282,7 @@ class ClipImageExtractor(_ClipExtractor):
 
     def load(self, device: str, threads: int | None = None) -> LoadedClipImage:
         """See `Extractor.load`; the text tower is dropped again."""
-        model, target = self._load_model(device, threads)
+        model, target = self.pinned()._load_model(device, threads)
         return LoadedClipImage(model.visual, target, self.dtype)
 
     def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
@@ -221,9 +293,49 @@ class ClipImageExtractor(_ClipExtractor):
 class ClipTextExtractor(_ClipExtractor):
     """Text to the CLIP text vector; texts beyond the model's context are cut, as open_clip's tokenizers do."""
 
-    name: ClassVar[str] = "clip_text"
+    kind: ClassVar[str] = "clip_text"
     reads: ClassVar[Literal["image", "text"]] = "text"
     version: ClassVar[int] = 1
+    table: ClassVar[str] = "text_embeddings"
+    noun: ClassVar[str] = "text embedding"
+    texts: ClassVar[tuple[str, ...]] = (TITLE, MADE)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Vectors of title and caption, and the similarities of picture, caption and title (figure 3).
+
+        A further model adds the title's vector and its similarity with the picture, in the group that has its name.
+        """
+        title = Lookup(self.name, TITLE, "embedding")
+        if self.model != ROLE:
+            image, text = f"{self.model}_image_embedding", f"{self.model}_title_embedding"
+            similarity, comment = f"{self.model}_image_title_similarity", f"image against title: {_COSINE}"
+            return (
+                Feature(text, self.model, "vector", _TITLE_VECTOR, made=title),
+                Feature(similarity, self.model, "number", comment, picture=True, made=Cosine(image, text)),
+            )
+        caption = Lookup(self.name, CAPTION, "embedding")
+        pairs = {
+            ("caption", "title"): f"caption against title: {_COSINE} (the paper's inconsistency measure, figure 3)",
+            ("image", "title"): f"image against title: {_COSINE}",
+            ("image", "caption"): f"image against caption: {_COSINE}",
+        }
+        similarities = (
+            Feature(
+                f"{left}_{right}_similarity",
+                "similarity",
+                "number",
+                comment,
+                picture=True,
+                made=Cosine(f"{left}_embedding", f"{right}_embedding"),
+            )
+            for (left, right), comment in pairs.items()
+        )
+        return (
+            Feature("caption_embedding", "caption", "vector", _CAPTION_VECTOR, picture=True, made=caption),
+            Feature("title_embedding", "text", "vector", _TITLE_VECTOR, made=title),
+            *similarities,
+        )
 
     @property
     def max_cost(self) -> float:
@@ -232,10 +344,10 @@ class ClipTextExtractor(_ClipExtractor):
 
     def load(self, device: str, threads: int | None = None) -> LoadedClipText:
         """See `Extractor.load`; the image tower is dropped again."""
-        model, target = self._load_model(device, threads)
+        model, target = self.pinned()._load_model(device, threads)
         model.visual = None
         with quiet_libraries():
-            tokenizer = self._load_tokenizer()
+            tokenizer = self.pinned()._load_tokenizer()
         return LoadedClipText(TextTower(model), tokenizer, target)
 
     def _describe_tower(self, config: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:

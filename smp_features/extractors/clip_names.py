@@ -26,7 +26,7 @@ def find_clip(
     """
     if model_id.startswith("hf-hub:"):
         files = ModelFiles(
-            setting, model_id.removeprefix("hf-hub:"), revision=revision, weights="open_clip*.safetensors"
+            setting, model_id.removeprefix("hf-hub:"), revision=revision, weights="open_clip*.safetensors", hub=True
         )
         return files, None
     folder = model_id.removeprefix("local-dir:")
@@ -87,4 +87,4 @@ def _find_tag(setting: str, architecture: str, pretrained: str | None, revision:
             "Choose another tag, or convert them to safetensors and give the folder.",
         )
     stem = filename.rpartition(".")[0] or "open_clip*"
-    return ModelFiles(setting, repository, revision=revision, tag=pretrained, weights=f"{stem}.safetensors")
+    return ModelFiles(setting, repository, revision=revision, tag=pretrained, weights=f"{stem}.safetensors", hub=True)

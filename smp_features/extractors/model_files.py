@@ -39,39 +39,72 @@ _CHUNK = 1 << 22
 class ModelFiles:
     """A model's files, on disk or on the hub, and what pins them.
 
+    Naming a model touches nothing; `pinned` finds the files, on the driver, and workers are given what it returns.
+
     Attributes:
         setting: The configuration key that names the model, such as `models.caption.id`, for messages.
         id: What was configured; for a bundled model its `zoo:` name.
-        folder: The absolute path of a local model; null for the hub.
-        revision: The pinned commit of a hub model; null for a folder.
-        digest: SHA-256 over a folder's files as first seen, on the driver; null for the hub.
+        revision: The pinned commit of a hub model; not looked at for a folder.
         tag: What names a hub model's weights in place of a commit; whoever sets it records the weights' digest.
         weights: Which safetensors files are this model's, as a glob.
+        hub: Whether it was found to be a hub model.
+        folder: The absolute path of a local model, where it was found; null for the hub.
+        digest: SHA-256 over a folder's files as first seen, on the driver; null for the hub.
     """
 
     setting: str
     id: str
-    folder: str | None = None
     revision: str | None = None
-    digest: str | None = None
     tag: str | None = None
     weights: str = "*.safetensors"
+    hub: bool = False
+    folder: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def named(cls, model: str, settings: Any) -> ModelFiles:
+        """Return the files that an entry of the section `models` names by `id`, `revision` and, where it has one, tag.
+
+        Args:
+            model: The entry's name.
+            settings: Its settings.
+        """
+        tag = getattr(settings, "pretrained", None)
+        return cls(f"models.{model}.id", settings.id, revision=settings.revision, tag=tag)
 
     @property
-    def label(self) -> str:
-        """The model's name without its place: the hub or zoo name, or the folder's own name."""
-        return Path(self.folder).name if self.folder and not self.id.startswith("zoo:") else self.id
+    def section(self) -> str:
+        """The configuration's section that names the model, such as `models.caption`, for messages."""
+        return self.setting.rpartition(".")[0]
 
-    def description(self) -> dict[str, str | None]:
-        """What identifies the model in a fingerprint: its name, and the digest or revision that pins its files."""
-        return (
-            {"model": self.label, "weights": self.digest}
-            if self.folder
-            else {
-                "model": self.label,
-                "revision": self.revision,
-            }
-        )
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is known where the files are, and what they must be."""
+        return self.hub or self.folder is not None
+
+    def pinned(self) -> ModelFiles:
+        """Return the same model with its files found, those of a folder digested.
+
+        Raises:
+            ModelError: A path that is no folder, or an unknown bundled model.
+        """
+        return self if self.is_pinned else find_model(self.setting, self.id, self.revision)
+
+    def labels(self) -> dict[str, str | None]:
+        """Return what the model is called here, which decides nothing: the hub or zoo name, or the folder's own."""
+        if self.folder is not None and not self.id.startswith("zoo:"):
+            return {"model": Path(self.folder).name}
+        return {"model": self.id} if self.tag is None else {"model": self.id, "tag": self.tag}
+
+    def identity(self) -> dict[str, str | None]:
+        """Return what decides the output: the digest of a folder's files, or the commit of a hub model's.
+
+        Of a hub model with a tag it is the digest of its weights, which only who knows the tag can give.
+        """
+        pinned = self.pinned()
+        if pinned.folder is not None:
+            return {"weights": pinned.digest}
+        return {} if pinned.tag is not None else {"revision": pinned.revision}
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return a JSON object among the model's files, null when there is no such file.
@@ -113,12 +146,14 @@ class ModelFiles:
         Raises:
             ModelError: The hub does not have them or cannot be reached.
         """
+        if not self.is_pinned:
+            return self.pinned().locate(weights)
         if self.folder is not None:
             return Path(self.folder)
         if self.tag is None and (self.revision is None or not _COMMIT.fullmatch(self.revision)):
             raise ModelError(
                 f"'{self.id}' ({self.setting}) is no folder here, and as a hub model it is not pinned to a commit.",
-                f"Set {self.setting.rpartition('.')[0]}.revision to the 40-digit commit, or give a local folder.",
+                f"Set {self.section}.revision to the 40-digit commit, or give a local folder.",
             )
         return fetch_from_hub(self.id, self.revision, self.setting, self.weights if weights else None)
 
@@ -219,7 +254,7 @@ def find_model(setting: str, model_id: str, revision: str | None) -> ModelFiles:
                 raise ModelError(
                     f"'{model_id}' ({setting}) is not a folder.", "Give a model's folder, or a hub name and revision."
                 )
-            return ModelFiles(setting, model_id, revision=revision)
+            return ModelFiles(setting, model_id, revision=revision, hub=True)
     folder = folder.resolve()
     return ModelFiles(setting, model_id, folder=str(folder), digest=digest_folder(str(folder)))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
+from smp_features.catalogue import Feature, Lookup
+from smp_features.config import Dtype, ModelSettings
 from smp_features.errors import ModelError
-from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
+from smp_features.extractors.base import TITLE, Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles
 from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
@@ -22,6 +25,9 @@ TYPICAL_TOKENS = 32
 """Length of a long title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
 
 AUTO_CLASS = "AutoModelForCausalLM"
+
+ROLE = "language"
+"""The model whose perplexity is the paper's measure; further ones add columns of their own."""
 
 _IGNORED = -100
 
@@ -36,6 +42,24 @@ class TokenisedText(NamedTuple):
 
     tokens: np.ndarray
     truncated: bool
+
+
+class PerplexitySettings(ModelSettings):
+    """The causal language model behind title perplexity, by transformers.
+
+    Attributes:
+        id: A hub name, a local folder, or `zoo:language`.
+        revision: The pinned commit of a hub model.
+        dtype: Of the weights while computing.
+        max_tokens: Longer texts are cut, and the row says so.
+        max_batch: Largest micro-batch, in texts.
+    """
+
+    id: str
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    max_tokens: int = Field(default=256, ge=2)
+    max_batch: int = Field(default=64, ge=1)
 
 
 @dataclass(frozen=True)
@@ -55,10 +79,20 @@ class PerplexityExtractor(Extractor):
     dtype: str = "float32"
     max_tokens: int = 256
     max_batch: int = 64
+    model: str = field(default=ROLE, kw_only=True)
 
-    name: ClassVar[str] = "perplexity"
+    kind: ClassVar[str] = "perplexity"
     reads: ClassVar[Literal["image", "text"]] = "text"
     version: ClassVar[int] = 1
+    table: ClassVar[str] = "perplexities"
+    noun: ClassVar[str] = "perplexity"
+    Settings: ClassVar[type[ModelSettings]] = PerplexitySettings
+
+    @classmethod
+    def build(cls, model: str, settings: ModelSettings) -> tuple[Extractor, ...]:
+        """See `Extractor.build`."""
+        given = settings.model_dump(exclude={"kind", "id", "revision"})
+        return (cls(ModelFiles.named(model, settings), model=model, **given),)
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -74,16 +108,29 @@ class PerplexityExtractor(Extractor):
         )
 
     @property
+    def features(self) -> tuple[Feature, ...]:
+        """The perplexity of titles and the tokens it is the mean of: of the role, the paper's measure."""
+        prefix, group = ("title", "perplexity") if self.model == ROLE else (self.name, self.model)
+        comments = {
+            "log_perplexity": "mean negative log-likelihood of the title, nats per token; null if empty (figure 4)",
+            "token_count": "tokens of the title scored by the language model; null if empty",
+        }
+        return tuple(
+            Feature(f"{prefix}_{column}", group, "number", comment, made=Lookup(self.name, TITLE, column))
+            for column, comment in comments.items()
+        )
+
+    @property
     def max_cost(self) -> float:
         """Padded tokens, start token included."""
         return float(self.max_batch * TYPICAL_TOKENS)
 
-    def description(self) -> dict[str, Any]:
-        """See `Extractor.description`."""
+    def identity(self) -> dict[str, Any]:
+        """See `Extractor.identity`."""
         return {
-            "extractor": self.name,
+            "extractor": self.kind,
             "version": self.version,
-            **self.files.description(),
+            **self.files.identity(),
             "family": read_config(self.files).get("model_type"),
             "dtype": self.dtype,
             "max_tokens": self.max_tokens,

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from extraction_fakes import fakes, vector
 
-from smp_features.config import Config
+from smp_features.config import Config, read_models
+from smp_features.extractors import build_extractors
+from smp_features.extractors.base import Extractor
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary, new_run_id
 
@@ -30,28 +32,37 @@ def slow(count: int) -> list[str]:
 class Bench:
     """One lakehouse, its posts, and the fakes that `extract` finds there."""
 
-    def __init__(self, lakehouse: Lakehouse, folder: Path, monkeypatch: Any) -> None:
+    def __init__(self, lakehouse: Lakehouse, folder: Path) -> None:
         self.lakehouse = lakehouse
         self.config = lakehouse.config
         self._log = folder / "fakes.log"
         self._log.touch()
-        self._monkeypatch = monkeypatch
         self._posts = 0
         self._contents: dict[str, set[str]] = {}
         self.use()
 
     def use(self, **fields: Any) -> None:
         """Configure the fakes."""
-        extractors = fakes(str(self._log), **fields)
-        for room in ("runner", "retries"):
-            self._monkeypatch.setattr(f"smp_features.extraction.{room}.build_extractors", lambda models: extractors)
-        self._monkeypatch.setattr("smp_features.status.build_extractors", lambda models: extractors)
+        self._change(models=fakes(str(self._log), **fields))
+
+    def add_model(self, name: str, **settings: Any) -> None:
+        """Configure a further model."""
+        self._change(models=read_models({**self.config.models, name: settings}))
+
+    @property
+    def extractors(self) -> dict[str, Extractor]:
+        """The configured extractors by name."""
+        return build_extractors(self.config.models)
 
     def configure(self, **extraction: Any) -> Config:
         """Change settings of extraction."""
         changed = self.config.extraction.model_copy(update=extraction)
-        self.config = self.config.model_copy(update={"extraction": changed})
+        self._change(extraction=changed)
         return self.config
+
+    def _change(self, **sections: Any) -> None:
+        self.config = self.config.model_copy(update=sections)
+        self.lakehouse = Lakehouse(self.lakehouse.session, self.config)
 
     def post(self, *pairs: tuple[str | None, str], image_status: str = "ok") -> None:
         """Add posts of (picture, title); no picture is None."""

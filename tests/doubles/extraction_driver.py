@@ -41,13 +41,12 @@ def main() -> int:
     session = get_session(config)
     session.sparkContext.addPyFile(str(Path(__file__).parent / "extraction_fakes.py"))
     for number in range(1, arguments.rounds + 1):
-        extractors = fakes(arguments.log, seed=str(number))
-        with patch("smp_features.extraction.runner.build_extractors", return_value=extractors):
-            try:
-                (summary,) = run_stage(session, config, "extract", names=[arguments.name])
-            except SmpError as error:
-                sys.stderr.write(f"{error}\n")
-                return error.exit_status
+        faked = config.model_copy(update={"models": fakes(arguments.log, seed=str(number))})
+        try:
+            (summary,) = run_stage(session, faked, "extract", names=[arguments.name])
+        except SmpError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_status
         sys.stdout.write(json.dumps(dataclasses.asdict(summary), default=str) + "\n")
         sys.stdout.flush()
     return 0

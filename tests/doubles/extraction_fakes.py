@@ -1,4 +1,7 @@
-"""Small extractors whose behaviour is written in the content they are given; importable by Spark's Python workers."""
+"""Small extractors whose behaviour is written in the content they are given; importable by Spark's Python workers.
+
+They come in as another package's kinds do: the folder beside this module names their entry points.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +18,16 @@ import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
+from smp_features.config import read_models
 from smp_features.errors import ModelError
-from smp_features.extractors.base import Columns, Extractor, OutputColumn
+from smp_features.extractors.base import Columns, Extractor, ModelSettings, OutputColumn
 from smp_features.refusals import InputRefused
+
+
+class FakeSettings(ModelSettings):
+    log: str
+    seed: str = "1"
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,13 +39,14 @@ class Fake(Extractor):
     broken: bool = False
 
     version: ClassVar[int] = 1
+    Settings: ClassVar[type[ModelSettings]] = FakeSettings
 
     @property
     def max_cost(self) -> float:
         return 8.0
 
-    def description(self) -> dict[str, Any]:
-        return {"extractor": self.name, "seed": self.seed}
+    def identity(self) -> dict[str, Any]:
+        return {"extractor": self.kind, "seed": self.seed}
 
     def note(self, line: str) -> None:
         with open(self.log, "a") as file:
@@ -125,23 +136,50 @@ class FakeEncoder(Fake):
         values[[text.startswith("nan") for text in texts]] = np.nan
         return {"embedding": values}
 
+    @property
+    def name(self) -> str:
+        return f"{self.model}_{self.reads}"
+
 
 @dataclass(frozen=True)
 class FakeClipImage(FakeEncoder):
-    name: ClassVar[str] = "clip_image"
+    model: str = field(default="clip", kw_only=True)
+
+    kind: ClassVar[str] = "clip_image"
     reads: ClassVar[Literal["image", "text"]] = "image"
+    table: ClassVar[str] = "image_embeddings"
+    noun: ClassVar[str] = "image embedding"
 
 
 @dataclass(frozen=True)
 class FakeClipText(FakeEncoder):
-    name: ClassVar[str] = "clip_text"
+    model: str = field(default="clip", kw_only=True)
+
+    kind: ClassVar[str] = "clip_text"
     reads: ClassVar[Literal["image", "text"]] = "text"
+    table: ClassVar[str] = "text_embeddings"
+    noun: ClassVar[str] = "text embedding"
+    texts: ClassVar[tuple[str, ...]] = ("title", "captions")
+
+
+class FakeClip:
+    Settings = FakeSettings
+
+    @classmethod
+    def build(cls, model: str, settings: FakeSettings) -> tuple[Extractor, ...]:
+        given = settings.model_dump(exclude={"kind"})
+        return FakeClipImage(**given, model=model), FakeClipText(**given, model=model)
 
 
 @dataclass(frozen=True)
 class FakeCaption(Fake):
-    name: ClassVar[str] = "caption"
+    model: str = field(default="caption", kw_only=True)
+
+    kind: ClassVar[str] = "caption"
     reads: ClassVar[Literal["image", "text"]] = "image"
+    table: ClassVar[str] = "captions"
+    noun: ClassVar[str] = "caption"
+    makes_text: ClassVar[str | None] = "caption"
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -153,8 +191,12 @@ class FakeCaption(Fake):
 
 @dataclass(frozen=True)
 class FakePerplexity(Fake):
-    name: ClassVar[str] = "perplexity"
+    model: str = field(default="language", kw_only=True)
+
+    kind: ClassVar[str] = "perplexity"
     reads: ClassVar[Literal["image", "text"]] = "text"
+    table: ClassVar[str] = "perplexities"
+    noun: ClassVar[str] = "perplexity"
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
@@ -172,7 +214,7 @@ class FakePerplexity(Fake):
         }
 
 
-def fakes(log: str, **fields: Any) -> dict[str, Extractor]:
-    """All four, by name."""
-    kinds = (FakeCaption, FakeClipImage, FakeClipText, FakePerplexity)
-    return {kind.name: kind(log=log, **fields) for kind in kinds}
+def fakes(log: str, **fields: Any) -> dict[str, ModelSettings]:
+    """The section `models` of a configuration in which fakes have all three roles."""
+    kinds = {"caption": "fake_caption", "clip": "fake_clip", "language": "fake_perplexity"}
+    return read_models({role: {"kind": kind, "log": log, **fields} for role, kind in kinds.items()})

@@ -179,8 +179,8 @@ def test_contents_that_posts_refer_to_and_nobody_holds_fail_the_stage(bench):
 def test_many_chunks_of_keys_written_down_come_to_the_same_as_one_of_keys_listed(bench, monkeypatch):
     written = []
 
-    def stage_work(lakehouse, target, run, work):
-        written.append(staging.stage_work(lakehouse, target, run, work))
+    def stage_work(lakehouse, name, run, work):
+        written.append(staging.stage_work(lakehouse, name, run, work))
         return written[-1]
 
     monkeypatch.setattr(runner, "stage_work", stage_work)
@@ -203,7 +203,7 @@ def test_many_chunks_of_keys_written_down_come_to_the_same_as_one_of_keys_listed
 
 
 def test_the_first_chunk_is_as_large_as_the_speed_of_the_last_run_lets_it_be(bench, monkeypatch):
-    monkeypatch.setitem(in_flight.FIRST_ROWS, "texts", 2)
+    monkeypatch.setitem(in_flight.FIRST_ROWS, "text", 2)
 
     def commits_for(*titles: str) -> int:
         bench.post_titles(*titles)

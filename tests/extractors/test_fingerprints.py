@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from smp_features.config import ModelsConfig
+from smp_features.config import ModelSettings, read_models
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
 
@@ -19,10 +19,8 @@ def extractors(blip_folder: Path, clip_folder: Path, gpt2_folder: Path) -> dict[
     return build_extractors(configured(blip_folder, clip_folder, gpt2_folder))
 
 
-def configured(blip: Path, clip: Path, gpt2: Path) -> ModelsConfig:
-    return ModelsConfig.model_validate(
-        {"caption": {"id": str(blip)}, "clip": {"id": str(clip)}, "language": {"id": str(gpt2)}}
-    )
+def configured(blip: Path, clip: Path, gpt2: Path) -> dict[str, ModelSettings]:
+    return read_models({"caption": {"id": str(blip)}, "clip": {"id": str(clip)}, "language": {"id": str(gpt2)}})
 
 
 def test_the_configuration_becomes_four_extractors(extractors: dict[str, Extractor]) -> None:

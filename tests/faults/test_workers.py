@@ -14,7 +14,6 @@ from extraction_bench import key_of
 
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import chunk_jobs, in_flight, runner, staging
-from smp_features.extraction.targets import TARGETS
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import new_run_id
 
@@ -107,14 +106,14 @@ def test_a_kill_between_publishing_and_cleaning_up_repeats_harmlessly(bench, mon
 
 def _stage_by_hand(bench, rows: list[tuple], promised: int, **changed) -> Path:
     """Write a complete stage for `perplexity`."""
-    target = TARGETS["perplexity"]
-    folder = staging.chunk_folder(bench.lakehouse, target, "earlier", "00000-0")
-    schema = staging.staged_schema(bench.lakehouse, target)
+    extractor = bench.extractors["perplexity"]
+    folder = staging.chunk_folder(bench.lakehouse, "perplexity", "earlier", "00000-0")
+    schema = staging.staged_schema(bench.lakehouse, extractor)
     bench.lakehouse.session.createDataFrame(rows, schema).coalesce(1).write.parquet(f"{folder}/all-0")
     fields = {
         "name": "perplexity", "extractor": "f", "run": "earlier", "chunk": "00000-0", "parts": ("all-0",),
         "rows": promised, "transient": (), "shards": tuple("0123456789abcdef"),
-        "spec": staging.spec_version(bench.lakehouse, target),
+        "spec": staging.spec_version(bench.lakehouse, extractor),
     }  # fmt: skip
     staging.mark(bench.lakehouse, staging.Marker(**fields | changed))
     return Path(folder)
@@ -126,19 +125,21 @@ def _row(text: str, value: float) -> tuple:
 
 def test_duplicate_staged_rows_become_one_row_always_the_same(bench):
     _stage_by_hand(bench, [_row("a", 2.0), _row("a", 1.0), _row("b", 3.0)], promised=2)
-    (marker,) = staging.marked(bench.lakehouse, TARGETS.values())
-    assert staging.publish(bench.lakehouse, marker) is True
+    (marker,) = staging.marked(bench.lakehouse, ["perplexity"])
+    extractor = bench.extractors["perplexity"]
+    assert staging.publish(bench.lakehouse, extractor, marker) is True
     assert bench.rows("perplexities", "text_key", "log_perplexity") == sorted([(key_of("a"), 1.0), (key_of("b"), 3.0)])
-    assert staging.publish(bench.lakehouse, marker) is False  # nor does it matter that somebody was faster
+    assert staging.publish(bench.lakehouse, extractor, marker) is False  # nor does it matter that somebody was faster
 
 
 def test_a_stage_that_lost_rows_or_was_made_for_other_columns_is_removed_unpublished(bench):
+    extractor = bench.extractors["perplexity"]
     folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=2)
     with pytest.raises(ReconciliationError, match="holds 1 keys, and its marker promises 2"):
-        staging.publish(bench.lakehouse, *staging.marked(bench.lakehouse, TARGETS.values()))
+        staging.publish(bench.lakehouse, extractor, *staging.marked(bench.lakehouse, ["perplexity"]))
     assert not folder.exists()
     folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=1, spec="older")
-    assert staging.publish(bench.lakehouse, *staging.marked(bench.lakehouse, TARGETS.values())) is False
+    assert staging.publish(bench.lakehouse, extractor, *staging.marked(bench.lakehouse, ["perplexity"])) is False
     assert not folder.exists()
     assert bench.rows("perplexities") == []
 
@@ -146,19 +147,19 @@ def test_a_stage_that_lost_rows_or_was_made_for_other_columns_is_removed_unpubli
 def test_unfinished_stages_are_swept_only_when_they_are_old(bench):
     folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
     marker = Path(str(folder) + ".json")
-    assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=0) == 0  # it is complete
+    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=0) == 0  # it is complete
     marker.unlink()
-    assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=1) == 0
+    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 0
     assert folder.exists()
-    assert staging.sweep(bench.lakehouse, TARGETS.values(), max_age_h=0) == 1
+    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=0) == 1
     assert not folder.parent.exists()
 
 
 def _keys_of_the_earlier_run(bench) -> Path:
     """Write the keys that a run computes, as it does before its first chunk."""
     keys = bench.lakehouse.session.createDataFrame([(key_of("a"), key_of("a"))], "key string, content string")
-    staging.stage_work(bench.lakehouse, TARGETS["perplexity"], "earlier", keys)
-    return Path(staging.chunk_folder(bench.lakehouse, TARGETS["perplexity"], "earlier", staging.KEYS))
+    staging.stage_work(bench.lakehouse, "perplexity", "earlier", keys)
+    return Path(staging.chunk_folder(bench.lakehouse, "perplexity", "earlier", staging.KEYS))
 
 
 def test_the_keys_of_a_run_that_lives_are_left_to_it(bench):
@@ -177,17 +178,17 @@ def test_the_keys_of_a_run_that_lives_are_left_to_it(bench):
 
 def test_where_no_lock_keeps_other_drivers_out_keys_are_swept_by_the_age_of_their_run(bench):
     keys = _keys_of_the_earlier_run(bench)
-    target, elsewhere = TARGETS["perplexity"], Lakehouse(bench.lakehouse.session, bench.config)
+    elsewhere = Lakehouse(bench.lakehouse.session, bench.config)
     elsewhere.config = bench.config.model_copy(update={"catalog": "main"})
-    staging.forget_dead_run(elsewhere, target, "earlier")
+    staging.forget_dead_run(elsewhere, "perplexity", "earlier")
     assert keys.exists()
     old = time.time() - 7200
     for path in [*keys.iterdir(), keys]:
         os.utime(path, (old, old))
-    assert staging.sweep(bench.lakehouse, [target], max_age_h=1) == 0  # its folder changed just now
+    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 0  # its folder changed just now
     os.utime(keys.parent, (old, old))
-    assert staging.sweep(bench.lakehouse, [target], max_age_h=1) == 1
-    staging.forget_dead_run(bench.lakehouse, target, "earlier")
+    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 1
+    staging.forget_dead_run(bench.lakehouse, "perplexity", "earlier")
     assert not keys.parent.exists()
 
 

@@ -1,10 +1,11 @@
-"""Targets say in words what they count."""
+"""The section `models` of the configuration becomes extractors."""
 
 from __future__ import annotations
 
 import pytest
 
-from smp_features.extraction.targets import TARGETS
+from smp_features.config import read_models
+from smp_features.extractors import build_extractors
 
 
 @pytest.mark.parametrize(
@@ -18,4 +19,4 @@ from smp_features.extraction.targets import TARGETS
     ],
 )
 def test_rows_are_counted_in_words(name, rows, said):
-    assert TARGETS[name].counted(rows) == said
+    assert build_extractors(read_models({}))[name].counted(rows) == said
