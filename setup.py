@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("smp_features/__init__.py")
 # loses rows without a word, numpy 2 does not load beside pyarrow 14, pandas 3 turns a missing string into "NaN".
 LIBRARY = [
     "catboost>=1.2.5,<2",
+    "fsspec>=2023.5",
     "huggingface_hub>=0.23",
     "Jinja2>=3.1",
     "lightgbm>=4,<5",
@@ -54,6 +55,7 @@ LOCAL = [
 TEST = [
     "databricks-bundles",
     "deltalake>=1",
+    "import-linter>=2",
     "ipykernel",
     "nbclient",
     "nbformat",

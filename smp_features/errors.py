@@ -65,6 +65,10 @@ class StageError(SmpError):
     """A stage ran and failed; what was computed stays, and the message says what is safe to run next."""
 
 
+class FilesError(StageError):
+    """An object under the root could not be read, written, listed or removed."""
+
+
 class ReconciliationError(StageError):
     """Rows wanted do not equal rows accounted for."""
 

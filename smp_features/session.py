@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError
+from smp_features.jvm import executors
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def slots_of(session: SparkSession, wanted: int | None) -> int:
     context = session.sparkContext
     settings = context.getConf()
     cpus = int(settings.get("spark.task.cpus", "1") or 1)
-    cores = [cores for _, cores in _executors(session)] or [context.defaultParallelism]
+    cores = [cores for _, cores in executors(session)] or [context.defaultParallelism]
     tasks = [each // cpus for each in cores]
     gpus_of_task = float(settings.get("spark.task.resource.gpu.amount", "0") or 0)
     if gpus_of_task:
@@ -182,16 +182,8 @@ def slots_of(session: SparkSession, wanted: int | None) -> int:
 
 def slots_of_machine(session: SparkSession, slots: int) -> int:
     """Return how many of all tasks at a time share the cores of one machine, whichever executors they run in."""
-    machines = {host for host, _ in _executors(session)}
+    machines = {host for host, _ in executors(session)}
     return -(-slots // max(1, len(machines)))
-
-
-def _executors(session: SparkSession) -> list[tuple[str, int]]:
-    """Return host and cores of each executor; of a local master, the driver's own; nothing before any has come."""
-    jvm_context: Any = session.sparkContext._jsc.sc()
-    listed = jvm_context.statusStore().executorList(True)
-    found = [listed.apply(place) for place in range(listed.size())]
-    return [(str(e.hostPort()).rpartition(":")[0], int(e.totalCores())) for e in found if int(e.totalCores())]
 
 
 def _first_line(error: BaseException) -> str:

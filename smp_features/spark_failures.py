@@ -6,13 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
-
 from smp_features.errors import StageError
-
-SPARK_FAILURES = (PySparkException, Py4JError)
-"""As what failures of Spark, Delta and Hadoop arrive in Python."""
+from smp_features.jvm import SPARK_FAILURES
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
+from smp_features.jvm import SPARK_FAILURES
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary, new_run_id, writing
-from smp_features.spark_failures import SPARK_FAILURES, cause, explained
+from smp_features.spark_failures import cause, explained
 
 logger = logging.getLogger(__name__)
 

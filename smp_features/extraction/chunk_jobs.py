@@ -22,10 +22,10 @@ from smp_features.extraction.plan import Scope
 from smp_features.extraction.staging import Marker, chunk_folder, mark, spec_version, staged_schema
 from smp_features.extraction.watchdog import RECORD_BYTES, loads_beside
 from smp_features.extraction.worker import Task
+from smp_features.jvm import SPARK_FAILURES
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import is_local
 from smp_features.session import on_databricks
-from smp_features.spark_failures import SPARK_FAILURES
 
 logger = logging.getLogger(__name__)
 

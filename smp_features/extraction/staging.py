@@ -20,9 +20,9 @@ from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
 from smp_features.extraction.storage import Storage
 from smp_features.extractors.base import Extractor
+from smp_features.jvm import SPARK_FAILURES
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import is_local
-from smp_features.spark_failures import SPARK_FAILURES
 
 logger = logging.getLogger(__name__)
 

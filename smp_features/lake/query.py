@@ -14,6 +14,7 @@ from rich.table import Table
 
 from smp_features.config import Config
 from smp_features.errors import UsageError
+from smp_features.jvm import parsed
 from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse
 
@@ -49,22 +50,12 @@ def refuse_writing(session: SparkSession, query: str) -> None:
     Raises:
         UsageError: The statement does not parse, or would change something.
     """
-    jvm = session._jvm
-    assert jvm is not None
     try:
-        plan = session._jsparkSession.sessionState().sqlParser().parsePlan(query)
+        nodes = list(parsed(session, query))
     except Exception as error:
         raise UsageError(f"The query is not valid SQL: {_reason(error)}") from None
-    package = "org.apache.spark.sql.catalyst.plans.logical."
-    logical = [jvm.java.lang.Class.forName(package + name) for name in ("Command", "ParsedStatement")]
-    waiting = [plan]
-    while waiting:
-        node = waiting.pop()
-        name = str(node.getClass().getSimpleName())
-        if any(kind.isInstance(node) for kind in logical) and not name.startswith(_READING_COMMANDS):
-            raise UsageError("Only reading is allowed: SELECT, SHOW, DESCRIBE or EXPLAIN.")
-        children = node.children()
-        waiting.extend(children.apply(index) for index in range(children.size()))
+    if any(acts and not name.startswith(_READING_COMMANDS) for name, acts in nodes):
+        raise UsageError("Only reading is allowed: SELECT, SHOW, DESCRIBE or EXPLAIN.")
 
 
 def describe_tables(session: SparkSession, config: Config) -> list[dict[str, Any]]:

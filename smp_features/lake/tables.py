@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from functools import cached_property
 from typing import TypeVar
 
 import delta.exceptions  # noqa: F401 - without it, conflicts arrive as plain Py4JJavaError
@@ -20,9 +19,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, StageError, UsageError, nearest
+from smp_features.lake.files import Store, open_store
 from smp_features.lake.specs import SPECS, TableSpec
 from smp_features.lake.specs import Column as TableColumn
-from smp_features.runs import Summary, is_local
+from smp_features.runs import Summary
 
 logger = logging.getLogger(__name__)
 
@@ -71,22 +71,21 @@ class Lakehouse:
         return self.config.catalog is not None
 
     def folder(self, *parts: str) -> str:
-        """Return a path under the root, for staging, snapshots and reports."""
-        root = self.config.root
-        base = str(Path(root).absolute()) if is_local(root) else root.rstrip("/")
-        return "/".join((base, *parts))
+        """Return what Spark calls a place under the root, for what it writes and reads there with its own client."""
+        return self.files.at(*parts)
+
+    @cached_property
+    def files(self) -> Store:
+        """All that lies under the root beside the tables.
+
+        Raises:
+            RootError: The root is neither a folder nor a known address.
+        """
+        return open_store(self.config.root)
 
     def discard(self, *parts: str) -> None:
         """Delete a folder under the root and all in it, such as published staging; a missing one is no error."""
-        folder = self.folder(*parts)
-        if is_local(self.config.root):
-            if Path(folder).exists():
-                shutil.rmtree(folder)
-            return
-        jvm, settings = self.session._jvm, self.session._jsc.hadoopConfiguration()
-        assert jvm is not None
-        path = jvm.org.apache.hadoop.fs.Path(folder)
-        path.getFileSystem(settings).delete(path, True)
+        self.files.delete_prefix("/".join(parts))
 
     def identifier(self, table: str) -> str:
         """Return what SQL calls a table: a path identifier under a root, a three-part name in a catalog."""
@@ -197,9 +196,9 @@ class Lakehouse:
 
     def version(self, table: str) -> int:
         """Return the latest Delta version of a table."""
-        if not self.managed and is_local(self.config.root):
+        log = self.files.local_folder("tables", self.spec(table).name, "_delta_log")
+        if not self.managed and log is not None:
             # By Delta's protocol the newest commit names the version; its history would cost a Spark job each time.
-            log = Path(self.folder("tables", self.spec(table).name, "_delta_log"))
             commits = [int(commit.stem) for commit in log.glob("*.json") if commit.stem.isdigit()]
             if commits:
                 return max(commits)
@@ -208,10 +207,6 @@ class Lakehouse:
     def versions(self, tables: Iterable[str]) -> dict[str, int]:
         """Return the latest Delta version of each table."""
         return {table: self.version(table) for table in tables}
-
-    def files(self, table: str, version: int) -> list[str]:
-        """Return the Parquet files of one version, as URIs."""
-        return sorted(self.read(table, version).inputFiles())
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -363,7 +363,7 @@ def test_rows_that_do_not_add_up_fail_the_run(first_run: tuple[Source, Summary])
         reconcile(lakehouse, posts.limit(8), ScanResult(posts=Counter(train=8)), mirror=True)
 
 
-def test_staging_on_a_root_given_as_a_uri_is_written_by_spark(ingested: Source) -> None:
+def test_a_root_given_as_an_address_of_a_folder_is_that_folder(ingested: Source) -> None:
     (ingested.folder / "images" / "train" / "2.png").write_bytes(picture("purple"))
     root = Path(ingested.lakehouse.config.root)
     config = load_config(None, ["source.max_refused_share=0.3", f"source.path={ingested.folder}"], root=root.as_uri())

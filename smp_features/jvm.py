@@ -1,0 +1,44 @@
+"""What is asked of Spark's Java side; the only place that reaches into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+SPARK_FAILURES = (PySparkException, Py4JError)
+"""As what failures of Spark, Delta and Hadoop arrive in Python."""
+
+_LOGICAL = "org.apache.spark.sql.catalyst.plans.logical."
+
+
+def executors(session: SparkSession) -> list[tuple[str, int]]:
+    """Return host and cores of each executor; of a local master, the driver's own; nothing before any has come."""
+    context: Any = session.sparkContext._jsc.sc()
+    listed = context.statusStore().executorList(True)
+    found = [listed.apply(place) for place in range(listed.size())]
+    return [(str(e.hostPort()).rpartition(":")[0], int(e.totalCores())) for e in found if int(e.totalCores())]
+
+
+def parsed(session: SparkSession, query: str) -> Iterator[tuple[str, bool]]:
+    """Parse one SQL statement, without looking anything up.
+
+    Yields:
+        Of each node of its plan the name of its class, and whether it is a command or a statement to be resolved,
+        which is what may change something.
+
+    Raises:
+        PySparkException: The statement does not parse.
+    """
+    jvm: Any = session._jvm
+    plan: Any = session._jsparkSession.sessionState().sqlParser().parsePlan(query)
+    acting = [jvm.java.lang.Class.forName(_LOGICAL + name) for name in ("Command", "ParsedStatement")]
+    waiting = [plan]
+    while waiting:
+        node = waiting.pop()
+        yield str(node.getClass().getSimpleName()), any(kind.isInstance(node) for kind in acting)
+        children = node.children()
+        waiting.extend(children.apply(index) for index in range(children.size()))
