@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 from smp_features.catalogue import FEATURES
 
 RETENTION = "interval 400 days"
 """How long old versions stay readable: registered models refer to the versions they were trained on."""
+
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def arrow_type(sql_type: str) -> pa.DataType:
+    """Return the Arrow type that holds values of a SQL type of these tables.
+
+    >>> arrow_type("array<float>")
+    ListType(list<item: float>)
+    """
+    if sql_type.startswith("array<"):
+        return pa.list_(arrow_type(sql_type[6:-1]))
+    if sql_type.startswith("map<"):
+        key, _, value = sql_type[4:-1].partition(",")
+        return pa.map_(arrow_type(key), arrow_type(value))
+    return _ARROW_TYPES[sql_type]
 
 
 @dataclass(frozen=True)
@@ -26,6 +53,11 @@ class Column:
     sql_type: str
     comment: str
     required: bool = False
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """Arrow type, for files that are written and read without Spark."""
+        return arrow_type(self.sql_type)
 
 
 @dataclass(frozen=True)
@@ -69,6 +101,11 @@ class TableSpec:
         if not properties["delta.dataSkippingStatsColumns"]:
             del properties["delta.dataSkippingStatsColumns"]
         return properties | {f"delta.constraints.{name}": sql for name, sql in self.constraints.items()}
+
+
+def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
+    """Return the Arrow schema of some columns, in their order."""
+    return pa.schema([pa.field(column.name, column.arrow_type) for column in columns])
 
 
 def _shard() -> Column:
