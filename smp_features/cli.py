@@ -310,18 +310,23 @@ def submission(
 
 
 @app.command()
+@configured()
 def evaluate(
+    config: Config,
     predictions: Annotated[Path, typer.Option(help="A submission, .json or .csv.")],
     labels: Annotated[Path, typer.Option(help="truth.json, a JSON of pid to score, a CSV, or …_label.txt.")],
     posts: Annotated[
-        Path | None, typer.Option(help="The posts' SMPD folder: scores seen and unseen users, intervals, categories.")
+        str | None,
+        typer.Option(help="The posts' folder, instead of source.path: scores seen and unseen users, categories too."),
     ] = None,
     format: Format = "table",
 ) -> None:
     """Score a submission: SRC (Spearman), MAE and bias."""
     from smp_features.scoring.evaluation import evaluate as measure
+    from smp_features.scoring.evaluation import posts_at
 
-    measured = measure(predictions, labels, posts)
+    with posts_at(config, posts) as source:
+        measured = measure(predictions, labels, source)
     show_rows(measured.rows, format)
     if measured.extra:
         typer.echo(f"Predictions without a label, not scored: {measured.extra:,}.", err=True)

@@ -39,21 +39,41 @@ class KnownAtRules(_Frozen):
 
 
 class SourceConfig(_Frozen):
-    """Where posts come from.
+    """Where posts come from; a kind of source may have further settings, beside its code.
 
     Attributes:
-        kind: The layout of the source; `smpd` is the SMP Challenge's image folder.
-        path: The folder.
+        kind: What reads them: `smpd`, the SMP Challenge's image folder, or a kind that another package brings.
+        path: Where they are: for `smpd` a folder.
         known_at: Time rules for what the source does not date.
         limit: Read only this many posts of each split (a pilot); null reads all.
         max_refused_share: Fail ingest when a larger share of source rows is quarantined.
     """
 
-    kind: Literal["smpd"] = "smpd"
+    kind: str = "smpd"
     path: str | None = None
     known_at: KnownAtRules = KnownAtRules()
     limit: int | None = Field(default=None, ge=1)
     max_refused_share: float = Field(default=0.05, ge=0, le=1)
+
+
+def read_source(given: Mapping[str, Any], place: str | Path | None = None) -> SourceConfig:
+    """Return the section `source`, checked by the settings of its kind.
+
+    Args:
+        given: Keys and values.
+        place: The file they are from, for messages.
+
+    Raises:
+        ConfigError: A kind that is not installed, an unknown key, a wrong value.
+    """
+    from smp_features import plugins
+
+    kind = given.get("kind", SourceConfig().kind)
+    settings: type[SourceConfig] = plugins.find(plugins.SOURCES, str(kind), "source.kind").Settings
+    try:
+        return settings.model_validate(given)
+    except ValidationError as error:
+        raise _explain(error, place, settings, ("source",)) from None
 
 
 class ModelSettings(_Frozen):
@@ -355,7 +375,7 @@ class Config(_Frozen):
     root: str = "./lakehouse"
     catalog: str | None = None
     schema_name: str = Field(default="smp", alias="schema", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    source: SourceConfig = SourceConfig()
+    source: SerializeAsAny[SourceConfig] = SourceConfig()
     models: dict[str, SerializeAsAny[ModelSettings]] = Field(default_factory=lambda: read_models({}))
     extraction: ExtractionConfig = ExtractionConfig()
     features: FeaturesConfig = FeaturesConfig()
@@ -364,21 +384,15 @@ class Config(_Frozen):
     report: ReportConfig = ReportConfig()
     spark: SparkConfig = SparkConfig()
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _read_source(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_source(value, (info.context or {}).get("place")) if isinstance(value, Mapping) else value
+
     @field_validator("models", mode="before")
     @classmethod
     def _read_models(cls, value: Any, info: ValidationInfo) -> Any:
         return read_models(value, (info.context or {}).get("place")) if isinstance(value, Mapping) else value
-
-    @property
-    def source_path(self) -> Path:
-        """The source folder.
-
-        Raises:
-            ConfigError: No `source.path` is configured.
-        """
-        if self.source.path is None:
-            raise ConfigError("No source folder is configured.", "Set source.path, for example --set source.path=DIR.")
-        return Path(self.source.path)
 
 
 def load_config(path: str | Path | None = None, overrides: list[str] | None = None, root: str | None = None) -> Config:

@@ -11,13 +11,13 @@ from smp_features.errors import RootError
 from smp_features.extractors.registry import build_extractors, chosen
 from smp_features.extractors.zoo import is_zoo_model
 from smp_features.runs import is_local
-from smp_features.sources.smpd.files import find_splits
+from smp_features.sources.base import open_source
 
 
 def check_before_writing(
     config: Config, stages: Sequence[str] | None = None, extractors: Sequence[str] | None = None
 ) -> None:
-    """Refuse what would fail later: a missing source folder, a model that cannot be loaded, an unwritable root.
+    """Refuse what would fail later: a missing source, a model that cannot be loaded, an unwritable root.
 
     Args:
         config: The configuration.
@@ -25,12 +25,13 @@ def check_before_writing(
         extractors: The extractors about to run; None means all.
 
     Raises:
-        SourceError: The source folder does not exist, or does not hold the files of its layout.
+        SourceError: The source is not there, or is not what its kind reads.
         ModelError: A model folder is not a model of the right kind.
         RootError: The root cannot be created or written.
     """
     if stages is None or "ingest" in stages:
-        find_splits(config.source_path)
+        with tempfile.TemporaryDirectory() as scratch:
+            open_source(config, Path(scratch)).check()
     check_root(config.root)
     if stages is None or "extract" in stages:
         for extractor in chosen(build_extractors(config.models), extractors):
@@ -41,11 +42,11 @@ def demo_model_warning(config: Config) -> str | None:
     """Return the warning owed when the bundled demo models ran on posts that were not generated, else None.
 
     Args:
-        config: Its model ids and its source folder, which holds `generated.json` when its posts were made up.
+        config: Its model ids, and its source, which knows whether its posts were made up.
     """
     models = {name: getattr(settings, "id", None) for name, settings in config.models.items()}
     demo = [name for name, model in models.items() if isinstance(model, str) and is_zoo_model(model)]
-    if not demo or (config.source.path is not None and (Path(config.source.path) / "generated.json").is_file()):
+    if not demo or open_source(config, Path()).generated:
         return None
     if config.source.path is None:
         condition = "Unless these posts were generated,"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from smp_features.sources.smpd.files import ImageRoot
+from smp_features.sources.base import ImageRoot
 
 MAX_FILE_BYTES = 128 << 20
 """Larger files are not read: no photograph is that large, and a batch of bytes has to fit in memory."""
@@ -40,14 +40,15 @@ class ImageFile:
     modified_at: int | None = None
 
 
-def look_up(root: ImageRoot, image_path: str | None) -> ImageFile:
+def look_up(root: ImageRoot | None, image_path: str | None) -> ImageFile:
     """Look up one image.
 
     Args:
         root: Where paths start; the file must lie in its folder once every symbolic link is followed.
+            None: there are no pictures.
         image_path: The path as the source states it; null if it states none.
     """
-    if not image_path:
+    if root is None or not image_path:
         return ImageFile("missing")
     if _URL.match(image_path) or image_path.startswith(("/", "\\")) or "\0" in image_path:
         return ImageFile("path_refused")
@@ -72,7 +73,9 @@ def look_up(root: ImageRoot, image_path: str | None) -> ImageFile:
     return ImageFile("present", path, size, modified_at)
 
 
-def look_up_all(root: ImageRoot, image_paths: Sequence[str | None], threads: ThreadPoolExecutor) -> list[ImageFile]:
+def look_up_all(
+    root: ImageRoot | None, image_paths: Sequence[str | None], threads: ThreadPoolExecutor
+) -> list[ImageFile]:
     """Look up images in parallel; results in the order of the paths."""
     _resolved.cache_clear()  # links may have moved since the last call
     share = -(-len(image_paths) // LOOKUP_THREADS) or 1

@@ -18,68 +18,29 @@ import pyarrow as pa
 
 from smp_features.errors import ReconciliationError, SourceError
 from smp_features.ingest.image_paths import LOOKUP_THREADS, look_up_all
+from smp_features.ingest.staged import (
+    CONTENT,
+    EXTERNAL_SCHEMA,
+    POST_SCHEMA,
+    REFUSED_SCHEMA,
+    check_columns,
+    complete,
+    refusal,
+)
 from smp_features.lake.tables import canonical_json
 from smp_features.runs import Phases
-from smp_features.sources.smpd.files import ImageRoot, Split
-from smp_features.sources.smpd.source import Refusal, Row, SmpdSource
-from smp_features.sources.smpd.user_additional import COUNTS
+from smp_features.sources.base import ImageRoot, Refusal, Row, RowSource, Split
 
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 5_000
 """Rows in memory at a time; with two profile vectors each, about 30 MB."""
 
-_TIME = pa.timestamp("us", tz="UTC")
-_VECTOR = pa.list_(pa.float32())
-
 POST_FILES = "posts"
 REFUSED_FILES = "refused"
 EXTERNAL_FILES = "external"
 
-POST_SCHEMA = pa.schema(
-    [
-        ("pid", pa.string()),
-        ("split", pa.string()),
-        ("uid", pa.string()),
-        ("event_ts", _TIME),
-        ("title", pa.string()),
-        ("title_key", pa.string()),
-        ("tags", pa.string()),
-        ("category", pa.string()),
-        ("subcategory", pa.string()),
-        ("concept", pa.string()),
-        ("media_type", pa.string()),
-        ("path_alias", pa.string()),
-        ("is_public", pa.bool_()),
-        ("media_status", pa.string()),
-        ("latitude", pa.float64()),
-        ("longitude", pa.float64()),
-        ("geo_accuracy", pa.int32()),
-        ("image_path", pa.string()),
-        ("image_size", pa.int64()),
-        ("image_modified_at", _TIME),
-        ("image_status", pa.string()),
-        ("image_file", pa.string()),
-        ("image_folder", pa.string()),
-        ("source_row", pa.string()),
-        ("popularity", pa.float64()),
-        ("photo_count", pa.int64()),
-        ("photo_first_at", _TIME),
-        ("photo_first_taken", pa.string()),
-        ("is_pro", pa.bool_()),
-        ("can_buy_pro", pa.bool_()),
-        ("timezone_offset_minutes", pa.int32()),
-        ("timezone_name", pa.string()),
-        ("description", pa.string()),
-        ("description_vector", _VECTOR),
-        ("location", pa.string()),
-        ("location_vector", _VECTOR),
-    ]
-)
-"""A staged post: its columns of `posts`, its label, its user's profile, and where its image file is."""
-
-REFUSED_SCHEMA = pa.schema([(name, pa.string()) for name in ("source_row", "pid", "reason", "detail", "run")])
-EXTERNAL_SCHEMA = pa.schema([("alias", pa.string()), *((name, pa.int64()) for name in COUNTS)])
+SEEN_ALIAS = "external profiles of an alias met before"
 
 Stage = Callable[[str, Sequence[Mapping[str, Any]], pa.Schema], None]
 
@@ -95,7 +56,7 @@ class ScanResult:
         refused_by_split: Refused rows by split.
         images: Posts by what the look-up said of their image file.
         quirks: What else was met, by name.
-        forms: Container of the user_data file, by split.
+        details: What the source says of a split, by split; null for nothing.
         users: Distinct users.
         unseen_test_posts: Test posts whose user has no train post.
         external: External profiles.
@@ -107,7 +68,7 @@ class ScanResult:
     refused_by_split: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     quirks: Counter[str] = field(default_factory=Counter)
-    forms: dict[str, str] = field(default_factory=dict)
+    details: dict[str, str | None] = field(default_factory=dict)
     users: int = 0
     unseen_test_posts: int = 0
     external: int = 0
@@ -132,7 +93,7 @@ class ScanResult:
                 )
 
 
-def scan(source: SmpdSource, scratch: Path, run: str, phases: Phases, stage: Stage | None = None) -> ScanResult:
+def scan(source: RowSource, scratch: Path, run: str, phases: Phases, stage: Stage | None = None) -> ScanResult:
     """Read a source to its end: check, count, look up its image files, and stage what is good.
 
     Args:
@@ -150,11 +111,11 @@ def scan(source: SmpdSource, scratch: Path, run: str, phases: Phases, stage: Sta
     put = stage or (lambda name, rows, schema: None)
     with _Ledger(scratch / "ledger.sqlite") as ledger, ThreadPoolExecutor(LOOKUP_THREADS) as threads:
         for split in source.splits:
-            found.forms[split] = source.user_data_form(split)
+            found.details[split] = source.details(split)
             root = source.image_root(split)
             for batch in _timed_batches(source.rows(split), phases):
                 with phases("parse"):
-                    posts, refusals = _sort_out(batch, split, found, ledger)
+                    posts, refusals = _sort_out(batch, source.place, split, found, ledger)
                 with phases("stat"):
                     _look_at_images(posts, root, found, threads)
                 with phases("stage"):
@@ -162,13 +123,13 @@ def scan(source: SmpdSource, scratch: Path, run: str, phases: Phases, stage: Sta
                     put(REFUSED_FILES, [vars(refusal) | {"run": run} for refusal in refusals], REFUSED_SCHEMA)
         for profiles in _timed_batches(source.external_profiles(), phases):
             new = [row for row in profiles if ledger.is_new_alias(row["alias"])]
-            found.quirks["external profiles of an alias met before"] += len(profiles) - len(new)
+            found.quirks[SEEN_ALIAS] += len(profiles) - len(new)
             found.external += len(new)
             put(EXTERNAL_FILES, new, EXTERNAL_SCHEMA)
         found.users, found.unseen_test_posts = ledger.users()
     found.quirks += source.quirks
     if not found.rows.total():
-        raise SourceError(f"{source.folder} holds no posts: its files have no rows.")
+        raise SourceError(f"{source.place} holds no posts: its files have no rows.")
     found.reconcile()
     return found
 
@@ -183,15 +144,20 @@ def _timed_batches(rows: Iterator[Any], phases: Phases) -> Iterator[list[Any]]:
 
 
 def _sort_out(
-    batch: Sequence[Row | Refusal], split: Split, found: ScanResult, ledger: _Ledger
+    batch: Sequence[Row | Refusal], place: str, split: Split, found: ScanResult, ledger: _Ledger
 ) -> tuple[list[Row], list[Refusal]]:
     posts: list[Row] = []
     refusals: list[Refusal] = []
-    for row in batch:
-        refusal = row if isinstance(row, Refusal) else ledger.refuse_repeated(row)
-        if refusal is not None:
-            refusals.append(refusal)
-        elif not isinstance(row, Refusal):
+    for number, stated in enumerate(batch, found.rows[split] + 1):
+        row = stated
+        if not isinstance(row, Refusal):
+            check_columns(row, place)
+            row = complete(row, split, number)
+        if not isinstance(row, Refusal):
+            row = ledger.refuse_repeated(row) or row
+        if isinstance(row, Refusal):
+            refusals.append(row)
+        else:
             posts.append(row)
     found.rows[split] += len(batch)
     found.posts[split] += len(posts)
@@ -200,12 +166,14 @@ def _sort_out(
     return posts, refusals
 
 
-def _look_at_images(posts: Sequence[Row], root: ImageRoot, found: ScanResult, threads: ThreadPoolExecutor) -> None:
-    files = look_up_all(root, [post["image_path"] for post in posts], threads)
+def _look_at_images(
+    posts: Sequence[Row], root: ImageRoot | None, found: ScanResult, threads: ThreadPoolExecutor
+) -> None:
+    files = look_up_all(root, [post.get("image_path") for post in posts], threads)
     for post, file in zip(posts, files, strict=True):
         post["image_status"] = file.status
         post["image_file"] = file.path
-        post["image_folder"] = str(root.folder)
+        post["image_folder"] = None if root is None else str(root.folder)
         post["image_size"] = file.size
         post["image_modified_at"] = file.modified_at
     found.images.update(file.status for file in files)
@@ -248,10 +216,8 @@ class _Ledger:
             "SELECT content, label FROM pids WHERE pid = ?", (post["pid"],)
         ).fetchone()
         if kept == content and (label is None or kept_label is None or label == kept_label):
-            detail = "An identical row came before."
-            return Refusal(post["source_row"], post["pid"], "duplicate_pid", detail)
-        detail = "An earlier row says something else of this pid; the first one is kept."
-        return Refusal(post["source_row"], post["pid"], "conflicting_pid", detail)
+            return refusal(post["source_row"], post["pid"], "duplicate_pid")
+        return refusal(post["source_row"], post["pid"], "conflicting_pid")
 
     def is_new_alias(self, alias: str) -> bool:
         """Whether an external profile is the first of its alias."""
@@ -264,14 +230,18 @@ class _Ledger:
         return int(users), int(unseen)
 
 
-_NOT_CONTENT = frozenset({"source_row", "split", "popularity"})
-
-
 def _content(post: Row) -> bytes:
     """Return a digest of what a row says of a post, wherever the row stands; labels are compared apart."""
-    said = {name: value for name, value in post.items() if name not in _NOT_CONTENT}
-    vectors = [said.pop(name) for name in ("description_vector", "location_vector")]
-    digest = hashlib.blake2b(canonical_json(said).encode(), digest_size=16)
-    for vector in vectors:
-        digest.update(b"\0" if vector is None else np.ascontiguousarray(vector).tobytes())
+    said = {name: post.get(name) for name in CONTENT}
+    vectors = [name for name, value in said.items() if isinstance(value, np.ndarray | list | tuple)]
+    arrays = {name: np.ascontiguousarray(said.pop(name), dtype=np.float32) for name in vectors}
+    digest = hashlib.blake2b(
+        canonical_json({name: _plain(value) for name, value in said.items()}).encode(), digest_size=16
+    )
+    for name, array in arrays.items():
+        digest.update(name.encode() + array.tobytes())
     return digest.digest()
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | None) else str(value)

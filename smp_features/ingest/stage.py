@@ -14,13 +14,13 @@ from smp_features.config import Config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.ingest.image_intake import FACT_FILES, read_images
 from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
+from smp_features.ingest.scan_frames import scan_frames
+from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
 from smp_features.ingest.staging import StagingArea
 from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse, first_by_key, row_hash
 from smp_features.runs import Phases, Summary
-from smp_features.sources.smpd.source import SmpdSource
-from smp_features.sources.smpd.user_additional import COUNTS
-from smp_features.sources.smpd.user_data import PROFILE_FIELDS
+from smp_features.sources.base import FrameSource, RowSource, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +57,25 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
         ReconciliationError: Rows in are not rows out.
     """
     phases = Phases()
-    limit = config.source.limit
     with tempfile.TemporaryDirectory(prefix="smp-ingest-") as scratch:
-        source = SmpdSource(config.source_path, Path(scratch), limit)
+        source = open_source(config, Path(scratch))
         if dry_run:
-            found = scan(source, Path(scratch), run, phases)
+            found = _scan(session, source, run, phases, None)
             _check_refused(found, config)
             return _summary(found, phases, "Nothing was written (dry run).", images=found.images)
         lakehouse = Lakehouse(session, config)
         with StagingArea(lakehouse, run) as area:
-            found = scan(source, Path(scratch), run, phases, area.add)
+            found = _scan(session, source, run, phases, area)
             return _publish(lakehouse, area, found, config, phases)
+
+
+def _scan(
+    session: SparkSession, source: RowSource | FrameSource, run: str, phases: Phases, area: StagingArea | None
+) -> ScanResult:
+    """Check and count a source, and stage it in an area; None stages nothing."""
+    if isinstance(source, FrameSource):
+        return scan_frames(session, source, run, phases, area)
+    return scan(source, source.scratch, run, phases, None if area is None else area.add)
 
 
 def _publish(lakehouse: Lakehouse, area: StagingArea, found: ScanResult, config: Config, phases: Phases) -> Summary:
@@ -178,7 +186,7 @@ def _profiles(area: StagingArea, staged: DataFrame, found: ScanResult, config: C
         crawled = config.source.known_at.user_additional
         profiles = profiles.unionByName(external_profiles(staged, area.read(EXTERNAL_FILES), crawled), True)
     columns = [name for name in SPECS["user_profiles"].column_names if name != "row_hash"]
-    for name in COUNTS:
+    for name in EXTERNAL_COUNTS:
         if name not in profiles.columns:
             profiles = profiles.withColumn(name, F.lit(None).cast("bigint"))
     return profiles.select(*columns).withColumn("row_hash", row_hash(columns))
@@ -213,20 +221,20 @@ def external_profiles(staged: DataFrame, external: DataFrame, crawled: date | No
 
     Args:
         staged: Posts with `uid`, `event_ts` and `path_alias`.
-        external: Profiles with `alias`, one each, and `COUNTS`.
+        external: Profiles with `alias`, one each, and `EXTERNAL_COUNTS`.
         crawled: The date of the crawl; null if it is not known.
     """
     used = staged.where(F.col("path_alias").isNotNull()).groupBy("path_alias", "uid").agg(F.max("event_ts").alias("at"))
     owners = used.groupBy("path_alias").agg(F.min("uid").alias("uid"), F.max("at").alias("at"), F.count("*").alias("n"))
     owned = owners.where(F.col("n") == 1).join(external, F.col("path_alias") == F.col("alias"))
-    latest = owned.groupBy("uid").agg(F.max(F.struct("at", "alias", *COUNTS)).alias("profile"))
+    latest = owned.groupBy("uid").agg(F.max(F.struct("at", "alias", *EXTERNAL_COUNTS)).alias("profile"))
     known_at = KNOWN_LATE if crawled is None else datetime.combine(crawled, time(), UTC)
     return latest.select(
         "uid",
         F.lit(known_at).cast("timestamp").alias("known_at"),
         F.lit("external").alias("origin"),
         F.lit(crawled is None).alias("assumed"),
-        *(F.col("profile")[name].alias(name) for name in COUNTS),
+        *(F.col("profile")[name].alias(name) for name in EXTERNAL_COUNTS),
     )
 
 
@@ -277,8 +285,8 @@ def _summary(
 ) -> Summary:
     ok, refused, wanted = found.posts.total(), found.refused.total(), found.rows.total()
     details = [
-        f"{split}: {rows:,} rows, {found.posts[split]:,} posts, {found.refused_by_split[split]:,} quarantined; "
-        f"user_data is a {_FORMS[found.forms[split]]}"
+        f"{split}: {rows:,} rows, {found.posts[split]:,} posts, {found.refused_by_split[split]:,} quarantined"
+        + (f"; {found.details[split]}" if found.details.get(split) else "")
         for split, rows in found.rows.items()
     ]
     users = f"{found.users:,} users"
@@ -306,9 +314,6 @@ def _summary(
         message=f"{wanted:,} source rows: {ok:,} posts, {refused:,} quarantined. {said}",
         details=tuple(details),
     )
-
-
-_FORMS = {"records": "list of records", "columns": "object of columns"}
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from smp_features.config import TrainingConfig
-from smp_features.errors import SourceError
+from smp_features.config import Config, TrainingConfig
+from smp_features.errors import SourceError, UsageError
 from smp_features.metrics import Bootstrap, Floats, Integers, finite, interval_names, points
 from smp_features.scoring.score_files import counted, read_scores
-from smp_features.sources.smpd.aligned_rows import as_id
-from smp_features.sources.smpd.fields import optional_text
-from smp_features.sources.smpd.files import find_splits
-from smp_features.sources.smpd.json_rows import JsonRows
+from smp_features.sources.base import Outline, RowSource, open_source
 from smp_features.summaries import interval_label
 
 ALL = "all"
@@ -44,24 +42,18 @@ class Evaluation:
     extra: int
 
 
-@dataclass(frozen=True)
-class _Post:
-    uid: str
-    category: str | None
-
-
-def evaluate(predictions: Path, labels: Path, posts: Path | None = None) -> Evaluation:
+def evaluate(predictions: Path, labels: Path, posts: RowSource | None = None) -> Evaluation:
     """Score a submission against labels.
 
     Args:
         predictions: As of `read_scores`; so are `labels`.
         labels: The posts to score.
-        posts: An SMPD folder that holds the labelled posts. With it users are known: scores get intervals by a
+        posts: A source that holds the labelled posts. With it users are known: scores get intervals by a
             bootstrap over users, and segments are scored too. A user is `seen` who has a train post that is not among
             the labelled ones (which are the train posts themselves where a model is tried on held-out ones).
 
     Raises:
-        SourceError: A file cannot be read, or labelled posts have no prediction or are not in the folder.
+        SourceError: A file cannot be read, or labelled posts have no prediction or are not in the source.
     """
     predicted, actual = read_scores(predictions), read_scores(labels)
     missing = [pid for pid in actual if pid not in predicted]
@@ -80,7 +72,9 @@ def evaluate(predictions: Path, labels: Path, posts: Path | None = None) -> Eval
     known, train_users = _read_posts(posts, set(actual))
     absent = [pid for pid in actual if pid not in known]
     if absent:
-        raise SourceError(f"{posts} lacks {counted(absent)} of {labels}.", "Name the folder that the labels belong to.")
+        raise SourceError(
+            f"{posts.place} lacks {counted(absent)} of {labels}.", "Name the folder that the labels belong to."
+        )
     described = [known[pid] for pid in actual]
     users = np.unique([post.uid for post in described], return_inverse=True)[1]
     rows = [
@@ -90,8 +84,26 @@ def evaluate(predictions: Path, labels: Path, posts: Path | None = None) -> Eval
     return Evaluation(rows, extra)
 
 
+@contextmanager
+def posts_at(config: Config, path: str | None) -> Iterator[RowSource | None]:
+    """Open the configured kind of source at a path; None opens none.
+
+    Raises:
+        UsageError: Only Spark reads that kind.
+    """
+    if path is None:
+        yield None
+        return
+    named = config.model_copy(update={"source": config.source.model_copy(update={"path": path, "limit": None})})
+    with tempfile.TemporaryDirectory() as scratch:
+        source = open_source(named, Path(scratch))
+        if not isinstance(source, RowSource):
+            raise UsageError(f"A source of kind {config.source.kind} is read by Spark, and an evaluation starts none.")
+        yield source
+
+
 def _segments(
-    posts: Sequence[_Post], train_users: set[str], actual: Floats
+    posts: Sequence[Outline], train_users: set[str], actual: Floats
 ) -> Iterator[tuple[str, str, np.ndarray[Any, Any]]]:
     """Yield segment, which one, and its rows (n,), leaving out empty ones."""
     seen = np.array([post.uid in train_users for post in posts])
@@ -124,16 +136,14 @@ def _scored(
     return row | {"bias": scores["bias"]}
 
 
-def _read_posts(folder: Path, wanted: set[str]) -> tuple[dict[str, _Post], set[str]]:
-    """Return the wanted posts of both halves by pid, and the users of the train posts that are not wanted."""
-    found: dict[str, _Post] = {}
+def _read_posts(source: RowSource, wanted: set[str]) -> tuple[dict[str, Outline], set[str]]:
+    """Return the wanted posts of all splits by pid, and the users of the train posts that are not wanted."""
+    found: dict[str, Outline] = {}
     train_users = set()
-    with tempfile.TemporaryDirectory() as spill:
-        for files in find_splits(folder):
-            for record in JsonRows(files.json["category"], Path(spill) / f"{files.split}.sqlite"):
-                pid, uid = as_id(record.get("pid")), as_id(record.get("uid"))
-                if pid in wanted and uid:
-                    found[pid] = _Post(uid, optional_text(record.get("category")))
-                elif files.split == "train" and uid:
-                    train_users.add(uid)
+    for split in source.splits:
+        for post in source.outlines(split):
+            if post.pid in wanted:
+                found[post.pid] = post
+            elif split == "train":
+                train_users.add(post.uid)
     return found, train_users

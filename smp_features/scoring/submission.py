@@ -20,7 +20,7 @@ from smp_features.errors import StageError, UsageError
 from smp_features.lake.tables import Lakehouse
 from smp_features.model.predictor import fingerprint_columns
 from smp_features.scoring.stage import unlabelled
-from smp_features.sources.smpd.files import EXTERNAL_FILE
+from smp_features.sources.base import source_class
 
 VERSION = "VERSION 1.2"
 """Of the submission format; stated by the challenge's page since 2018."""
@@ -38,6 +38,7 @@ class Declaration:
         predicted_from_external: Those of them whose features, as far as the model reads them, hold such counts.
         crawled: Stated dates of the crawls the counts are from; empty when none is stated.
         pretrained: The frozen models behind the features that the model reads.
+        external_name: What the source calls the external profiles.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Declaration:
     predicted_from_external: int
     crawled: Sequence[str]
     pretrained: Sequence[str]
+    external_name: str
 
     @property
     def external(self) -> bool:
@@ -58,7 +60,7 @@ class Declaration:
         if self.external:
             dates = f"crawled {', '.join(self.crawled)}" if self.crawled else "of no stated crawl date"
             said = (
-                f"{EXTERNAL_FILE}, profile counts of users, {dates}, under {self.time_rules} time rules: in the "
+                f"{self.external_name}, profile counts of users, {dates}, under {self.time_rules} time rules: in the "
                 f"features of {self.predicted_from_external:,} of {self.predicted:,} predicted posts; {self.model} was "
                 f"{'' if self.trained_on_external else 'not '}trained on such counts."
             )
@@ -154,6 +156,7 @@ def _declare(lakehouse: Lakehouse, predicted: DataFrame, uri: str, tags: Mapping
         predicted_from_external=external,
         crawled=sorted(row["date"] for row in dates),
         pretrained=_models_behind(lakehouse, [tags[name] for name in fingerprint_columns(tags)]) if content else (),
+        external_name=source_class(lakehouse.config.source).external_name or "external profiles",
     )
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from smp_features.config import SourceConfig
 from smp_features.demo.generate import generate
 from smp_features.demo.population import draw
-from smp_features.sources.smpd.source import SmpdSource
+from smp_features.sources.smpd import SmpdSource
 from smp_features.sources.smpd.user_data import FORM_DEPENDENT
 
 POSTS, SEED = 400, 5
@@ -16,7 +17,7 @@ def _read(folder: Path, spill: Path) -> tuple[list[dict], SmpdSource]:
     (folder / "truth.json").unlink()
     (folder / "generated.json").unlink()
     spill.mkdir()
-    source = SmpdSource(folder, spill)
+    source = SmpdSource(SourceConfig(path=str(folder)), spill)
     return [row for split in ("train", "test") for row in source.rows(split)], source
 
 
@@ -46,8 +47,8 @@ def test_both_user_data_forms_are_read_alike_where_both_can_say_it(read: dict) -
         for form in ("records", "columns")
     )
     assert records == columns
-    assert read["records"][1].user_data_form("train") == "records"
-    assert read["columns"][1].user_data_form("train") == "columns"
+    assert read["records"][1].details("train") == "user_data is a list of records"
+    assert read["columns"][1].details("train") == "user_data is a object of columns"
 
 
 def test_the_planted_quirks_are_the_readers_quirks(read: dict) -> None:

@@ -11,7 +11,7 @@ import pytest
 from smp_features.ingest import image_paths
 from smp_features.ingest.image_intake import Chunk, chunks, read_file
 from smp_features.ingest.image_paths import ImageFile, look_up, look_up_all
-from smp_features.sources.smpd.files import ImageRoot
+from smp_features.sources.base import ImageRoot
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from smp_features.config import SourceConfig
 from smp_features.errors import ReconciliationError, SourceError
 from smp_features.ingest import scan as ingest_scan
 from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
 from smp_features.runs import Phases
-from smp_features.sources.smpd.source import SmpdSource
+from smp_features.sources.smpd import SmpdSource
 
 
 def write(folder: Path, split: str, *posts: dict[str, Any]) -> None:
@@ -41,7 +42,7 @@ def scanned(folder: Path, scratch: Path) -> tuple[ScanResult, dict[str, list[Map
 
     scratch.mkdir(exist_ok=True)
     (scratch / "ledger.sqlite").unlink(missing_ok=True)
-    return scan(SmpdSource(folder, scratch), scratch, "run", Phases(), stage), staged
+    return scan(SmpdSource(SourceConfig(path=str(folder)), scratch), scratch, "run", Phases(), stage), staged
 
 
 def test_of_a_repeated_pid_the_first_row_is_kept(tmp_path: Path) -> None:
@@ -119,9 +120,9 @@ def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
 def test_a_row_lost_on_the_way_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sort_out = ingest_scan._sort_out
 
-    def lose_one(batch: Any, split: Any, counts: ScanResult, ledger: Any) -> Any:
+    def lose_one(batch: Any, place: Any, split: Any, counts: ScanResult, ledger: Any) -> Any:
         counts.rows[split] += 1
-        return sort_out(batch[1:], split, counts, ledger)
+        return sort_out(batch[1:], place, split, counts, ledger)
 
     monkeypatch.setattr(ingest_scan, "_sort_out", lose_one)
     write(tmp_path / "p", "train", *({"Pid": n} for n in (1, 2, 3)))

@@ -29,11 +29,10 @@ from smp_features.ingest.stage import (
     own_profiles,
     reconcile,
 )
+from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
 from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
-from smp_features.sources.smpd.user_additional import COUNTS
-from smp_features.sources.smpd.user_data import PROFILE_FIELDS
 
 EVENT = 1_425_168_000  # 2015-03-01T00:00:00Z
 VECTORS = {"user_description": ",".join(["0.5"] * 399), "location_description": ",".join(["0.25"] * 400)}
@@ -297,7 +296,7 @@ def test_an_alias_that_two_users_share_is_nobodys_and_the_latest_of_several_coun
         {"uid": "c", "event_ts": at(EVENT + 1), "path_alias": "new"},
     )
     counts = [(alias, *[n] * 8) for n, alias in enumerate(("shared", "old", "new"), 1)]
-    external = spark.createDataFrame(counts, ["alias", *COUNTS])
+    external = spark.createDataFrame(counts, ["alias", *EXTERNAL_COUNTS])
     (row,) = external_profiles(posts, external, None).collect()
     assert (row["uid"], row["external_views"]) == ("c", 3)
 

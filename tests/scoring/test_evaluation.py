@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
+from smp_features.config import load_config
 from smp_features.errors import SourceError
-from smp_features.scoring.evaluation import evaluate
+from smp_features.scoring.evaluation import Evaluation, posts_at
+from smp_features.scoring.evaluation import evaluate as measure
 
 # pid: uid, category, label, prediction. `ann` and `bob` have train posts, `cat` and `dan` have none.
 POSTS = {
@@ -36,6 +38,11 @@ def labels(tmp_path: Path) -> Path:
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({pid: label for pid, (_, _, label, _) in POSTS.items()}))
     return path
+
+
+def evaluate(predictions: Path, labels: Path, posts: Path | None = None) -> Evaluation:
+    with posts_at(load_config(), None if posts is None else str(posts)) as source:
+        return measure(predictions, labels, source)
 
 
 def smpd(folder: Path, columns: bool = False) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from smp_features.scoring.submission import Declaration, submission
 
-NOTHING = Declaration("popularity version 3", "strict", False, 40, 0, (), ("blip", "gpt2"))
+NOTHING = Declaration("popularity version 3", "strict", False, 40, 0, (), ("blip", "gpt2"), "user_additional.txt")
 
 
 def test_the_form_is_the_challenges():

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 
+from smp_features.sources.base import EARLIEST_S, LATEST_S, MAX_POPULARITY
+
 MISSING_TEXT = frozenset({"", "none", "null", "nan"})
-EARLIEST_S = 86_400
-"""Seconds since 1970 before which a time is a counter or a flag: the first day."""
-LATEST_S = 4_102_444_800
-"""2100-01-01. What lies after it was not given in seconds."""
-MAX_POPULARITY = 64.0
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -19,11 +15,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def text_of(value: object) -> str:
     """Return a text as it is stated, '' for null; lone surrogates, which no encoding can write, become U+FFFD."""
     return "" if value is None else _SURROGATE.sub("\ufffd", str(value))
-
-
-def text_key(text: str) -> str:
-    """Return the SHA-256 of a text's UTF-8 bytes, 64 hex digits."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def optional_text(value: object, zero_is_missing: bool = True) -> str | None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from smp_features.errors import SourceError, nearest
+from smp_features.sources.base import SPLITS, ImageRoot, Split
 from smp_features.sources.smpd.text_lines import clean_path, read_lines
-
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 JSON_FILES = {
     "category": ("category",),
@@ -99,25 +96,6 @@ def _required(place: Path, split: Split, names: tuple[str, ...], ending: str) ->
             f"{place} has no {wanted}.", "All files of the layout are needed; their lines belong together."
         )
     return path
-
-
-@dataclass(frozen=True)
-class ImageRoot:
-    """Where image paths start.
-
-    Attributes:
-        folder: The folder that every image must lie in.
-        prefix: Leading component that a path may have and the folder stands for, such as `train`; null if none.
-    """
-
-    folder: Path
-    prefix: str | None = None
-
-    def relative(self, image_path: str) -> str:
-        """Return a path relative to the folder."""
-        if self.prefix is not None and image_path.startswith(self.prefix + "/"):
-            return image_path[len(self.prefix) + 1 :]
-        return image_path
 
 
 def find_image_root(folder: Path, files: SplitFiles) -> ImageRoot:

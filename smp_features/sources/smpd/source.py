@@ -2,70 +2,59 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from smp_features.errors import ConfigError
+from smp_features.sources.base import ImageRoot, Outline, Refusal, Row, RowSource, Split
 from smp_features.sources.smpd import fields
-from smp_features.sources.smpd.aligned_rows import AlignedFiles, AlignedRow
-from smp_features.sources.smpd.files import ImageRoot, Split, SplitFiles, find_external, find_image_root, find_splits
-from smp_features.sources.smpd.json_rows import Record
+from smp_features.sources.smpd.aligned_rows import AlignedFiles, AlignedRow, as_id
+from smp_features.sources.smpd.files import EXTERNAL_FILE, SplitFiles, find_external, find_image_root, find_splits
+from smp_features.sources.smpd.json_rows import JsonRows, Record
 from smp_features.sources.smpd.text_lines import clean_path
 from smp_features.sources.smpd.user_additional import read_external
 from smp_features.sources.smpd.user_data import profile
 
-Row = dict[str, Any]
+_FORMS = {"records": "list of records", "columns": "object of columns"}
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A source row that cannot become a post.
+class SmpdSource(RowSource):
+    """An SMPD folder: the files of the SMP Challenge, in every form that is in use."""
 
-    Attributes:
-        source_row: Split and line number, such as `train:17`.
-        pid: As stated; null if that is the reason.
-        reason: `no_pid`, `no_uid`, `bad_time`, `bad_label`, `duplicate_pid` or `conflicting_pid`.
-        detail: Why, without any content.
-    """
+    external_name = EXTERNAL_FILE
 
-    source_row: str
-    pid: str | None
-    reason: str
-    detail: str
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self.settings.path)
 
+    @property
+    def generated(self) -> bool:
+        """Whether the folder says that its posts were made up."""
+        return self.settings.path is not None and (self._folder / "generated.json").is_file()
 
-class SmpdSource:
-    """An SMPD folder.
+    def check(self) -> None:
+        """Refuse a folder that is missing, or lacks a file.
 
-    Args:
-        folder: The folder.
-        spill: A folder for temporary files.
-        limit: Read only this many rows of each split; None reads all.
+        Raises:
+            SourceError: There is no such folder, or no posts in it, or a file is missing.
+            ConfigError: No `source.path` is configured.
+        """
+        find_splits(self._folder)
 
-    Attributes:
-        splits: The halves that are there.
-        quirks: Counts what was met, by name; complete when the rows have been read.
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The halves that are there."""
+        return tuple(self._files)
 
-    Raises:
-        SourceError: The folder, or a file in it, is missing.
-    """
-
-    def __init__(self, folder: Path, spill: Path, limit: int | None = None) -> None:
-        self.folder = folder
-        self.quirks: Counter[str] = Counter()
-        self._files: dict[Split, SplitFiles] = {files.split: files for files in find_splits(folder)}
-        self._aligned = {split: AlignedFiles(files, spill, limit) for split, files in self._files.items()}
-        self.splits: tuple[Split, ...] = tuple(self._files)
-
-    def user_data_form(self, split: Split) -> str:
-        """Return the container of a half's user_data file: `records` or `columns`."""
-        return self._aligned[split].containers["user_data"]
+    def details(self, split: Split) -> str:
+        """Return the form of a half's user_data file."""
+        return f"user_data is a {_FORMS[self._aligned[split].containers['user_data']]}"
 
     def image_root(self, split: Split) -> ImageRoot:
         """Return where the image paths of a half start from."""
-        return find_image_root(self.folder, self._files[split])
+        return find_image_root(self._folder, self._files[split])
 
     def rows(self, split: Split) -> Iterator[Row | Refusal]:
         """Yield one post or refusal per line of a half, in order.
@@ -85,8 +74,35 @@ class SmpdSource:
         Raises:
             SourceError: A line is malformed; with file and line.
         """
-        path = find_external(self.folder)
+        path = find_external(self._folder)
         return iter(()) if path is None else read_external(path)
+
+    def outlines(self, split: Split) -> Iterator[Outline]:
+        """Yield pid, user and category of the posts of a half, from the one file that states them.
+
+        Raises:
+            SourceError: The file is truncated or malformed; with file and line.
+        """
+        spill = self.scratch / f"{split}_outlines.sqlite"
+        for record in JsonRows(self._files[split].json["category"], spill):
+            pid, uid = as_id(record.get("pid")), as_id(record.get("uid"))
+            if uid:
+                yield Outline(pid, uid, fields.optional_text(record.get("category")))
+
+    @property
+    def _folder(self) -> Path:
+        if self.settings.path is None:
+            raise ConfigError("No source folder is configured.", "Set source.path, for example --set source.path=DIR.")
+        return Path(self.settings.path)
+
+    @cached_property
+    def _files(self) -> dict[Split, SplitFiles]:
+        return {files.split: files for files in find_splits(self._folder)}
+
+    @cached_property
+    def _aligned(self) -> dict[Split, AlignedFiles]:
+        limit = self.settings.limit
+        return {split: AlignedFiles(files, self.scratch, limit) for split, files in self._files.items()}
 
     def _row(self, split: Split, aligned: AlignedRow) -> Row | Refusal:
         source_row = f"{split}:{aligned.number}"
@@ -129,7 +145,6 @@ class SmpdSource:
         self.quirks["videos"] += media_type is not None and media_type.lower() == "video"
         return {
             "title": title,
-            "title_key": fields.text_key(title),
             "tags": fields.optional_text(tags, zero_is_missing=False) or "",
             "category": fields.optional_text(category.get("category")),
             "subcategory": fields.optional_text(category.get("subcategory")),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
 from smp_features.sources.smpd import fields
@@ -23,10 +21,6 @@ def test_a_title_is_kept_as_it_is_but_for_lone_surrogates() -> None:
     assert fields.text_of("a\ud83db") == "a\ufffdb"
     assert fields.text_of(None) == ""
     assert fields.text_of(7) == "7"
-
-
-def test_a_text_key_is_the_hash_of_the_utf8_bytes() -> None:
-    assert fields.text_key("\u2665") == hashlib.sha256(b"\xe2\x99\xa5").hexdigest()
 
 
 @pytest.mark.parametrize(("value", "expected"), [("3", 3.0), (3, 3.0), (" 2.5 ", 2.5), ("1e3", 1000.0)])

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from smp_features.config import SourceConfig
 from smp_features.errors import SourceError
-from smp_features.sources.smpd.files import ImageRoot, Split
-from smp_features.sources.smpd.source import Refusal, SmpdSource
+from smp_features.sources.base import ImageRoot, Refusal, Split
+from smp_features.sources.smpd import SmpdSource
 from smp_features.sources.smpd.user_data import FORM_DEPENDENT
 
 MakePost = Callable[..., dict[str, Any]]
 
 
 def source(folder: Any, limit: int | None = None) -> SmpdSource:
-    return SmpdSource(folder.path, folder.path, limit)
+    return SmpdSource(SourceConfig(path=str(folder.path), limit=limit), folder.path)
 
 
 def rows(folder: Any, split: Split = "train", limit: int | None = None) -> list[Any]:
@@ -90,14 +91,14 @@ def test_files_may_lie_in_the_folder_itself(folder: Any, post: MakePost) -> None
 def test_a_missing_file_is_refused_by_name(folder: Any, post: MakePost, missing: str) -> None:
     folder.write(post(1)).file(missing).unlink()
     with pytest.raises(SourceError, match=f"has no train_{missing}"):
-        source(folder)
+        source(folder).check()
 
 
 def test_a_missing_folder_and_an_empty_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
-        SmpdSource(tmp_path / "nowhere", tmp_path)
+        SmpdSource(SourceConfig(path=str(tmp_path / "nowhere")), tmp_path).check()
     with pytest.raises(SourceError, match="no posts in the SMPD layout"):
-        SmpdSource(tmp_path, tmp_path)
+        SmpdSource(SourceConfig(path=str(tmp_path)), tmp_path).check()
 
 
 def test_both_forms_of_user_data_give_the_same_rows_in_what_both_can_express(folder: Any, post: MakePost) -> None:
