@@ -44,12 +44,10 @@ TRAINING: dict[str, Any] = {
 PHASES = {
     "read the snapshot": ("smp_features.training.snapshot", "read"),
     "adapters": ("smp_features.training.nested", "train_adapters"),
-    "encoders: PCA, TF-IDF, mean labels": ("smp_features.model.encoders", "fit"),
-    "columns for the boosters": ("smp_features.model.encoders", "encode"),
-    "boosters: rounds and blend": ("smp_features.model.regressor", "_choose"),
-    "boosters: last fits": ("smp_features.model.boosters.LightGbm", "fit"),
-    "movement of vectors": ("smp_features.analysis.laboratory.movement", "measure"),
-    "t-SNE": ("smp_features.analysis.laboratory.tsne", "coordinates"),
+    "encoders: PCA, TF-IDF, mean labels": ("smp_features.training.regressor", "fit_encoders"),
+    "columns for the boosters": ("smp_features.training.regressor", "encode"),
+    "boosters: rounds and blend": ("smp_features.training.regressor", "_choose"),
+    "boosters: last fits": ("smp_features.training.boosters.LightGbmTrainer", "train"),
 }
 """What the profile names, and the function whose wall-clock it is."""
 
@@ -185,9 +183,9 @@ def section(figures: dict[str, Any]) -> str:
             f"{adapter['epochs']} epochs, boosters {' and '.join(regressor['members'])} of at most "
             f"{regressor['rounds']} rounds; identity-isolated and by time, then the final model.\n",
             f"**{minutes:.1f} minutes** (goal: {MOST_MINUTES}), peak memory **{figures['peak_gib']:.1f} GiB** "
-            f"(goal: {MOST_GIB}), pages of mapped files included, Spark's JVM not. Movement trains adapters of its own "
-            "on shuffled labels, which count under both. `conf/smpd.yaml` asks for more: 5 folds, 15 epochs, CatBoost "
-            "in the blend, 2,000 rounds at most and two feature groups left out in turn; that was not measured.\n",
+            f"(goal: {MOST_GIB}), pages of mapped files included, Spark's JVM not. `conf/smpd.yaml` asks for "
+            "more: 5 folds, 15 epochs, CatBoost in the blend, 2,000 rounds at most and two feature groups left out in "
+            "turn; that was not measured.\n",
             table(("phase", "seconds", "of the whole"), phases),
         ]
     )

@@ -157,9 +157,15 @@ def train(
 
 @app.command()
 @configured()
-def score(config: Config) -> None:
-    """Predict every unlabelled post with the champion."""
-    _stage(config, "score")
+def score(
+    config: Config,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Posts that meet this condition over post_features, labelled or not: \"uid = '7@N'\"."),
+    ] = None,
+) -> None:
+    """Predict every unlabelled post with the champion, or the posts of a condition."""
+    _stage(config, "score", where=where)
 
 
 @app.command()

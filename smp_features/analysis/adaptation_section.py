@@ -12,7 +12,7 @@ from smp_features import figures
 from smp_features.analysis.page import Block, Cell, Note, Section, drawn, table
 from smp_features.metrics import Interval
 
-MADE_BY_TRAINING = "No record of adapted vectors. `smp train` makes this section."
+NOTHING_ADAPTED = "No vectors were adapted yet. `smp train`, then `smp report`, makes this section."
 
 _TITLE = "Adaptation of image and text features"
 _MOVED_HEADERS = ("vector", "n", "moved [95 %]", "with shuffled labels [95 %]", "difference [95 %]")
@@ -67,7 +67,7 @@ class Adaptation:
     Attributes:
         adapter: The entry `adapter` of `results.json`.
         moved: By modality.
-        placed: Coordinates of figure 5, as `training/embedding.coordinates` gives them.
+        placed: Coordinates of figure 5, as `laboratory/tsne.coordinates` gives them.
     """
 
     adapter: Mapping[str, Any]
@@ -75,14 +75,15 @@ class Adaptation:
     placed: pd.DataFrame
 
 
-def adaptation_section(held: Adaptation | None) -> Section:
+def adaptation_section(held: Adaptation | None, missing: str | None = None) -> Section:
     """Show how far each modality moved beyond what chance moves it, figure 5, and how the adapters were trained.
 
     Args:
-        held: None before training, or where nothing was adapted.
+        held: None before training, where nothing was adapted, or where it could not be measured.
+        missing: Why it could not be measured.
     """
     if held is None:
-        return Section("adaptation", _TITLE, missing=MADE_BY_TRAINING)
+        return Section("adaptation", _TITLE, missing=missing or NOTHING_ADAPTED)
     ratios = ", ".join(f"{ratio:g} for `{column}`" for column, ratio in held.adapter["ratios"].items())
     blocks: list[Block] = [
         table(_MOVED_HEADERS, [each.distances for each in held.moved], "How far vectors moved, cosine distance"),

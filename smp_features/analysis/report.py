@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from smp_features import __version__
 from smp_features.analysis import data_sections, measure_sections, model_sections, readings
 from smp_features.analysis.adaptation_section import adaptation_section
+from smp_features.analysis.laboratory.measure import measure_champion
 from smp_features.analysis.model_sections import MISSES, Score, Truth
 from smp_features.analysis.page import Page, Section, render, show, thumbnail
 from smp_features.analysis.results import Trained, champion_results
@@ -52,10 +53,12 @@ def report(session: SparkSession, config: Config, *, run: str) -> Summary:
     lakehouse = Lakehouse(session, config)
     versions = lakehouse.versions(_VERSIONED)
     truth = read_truth(config)
+    with phases("laboratory"):
+        unmeasured = measure_champion(lakehouse, config)
     with phases("read_results"):
         trained = champion_results(config)
     with phases("read_tables"):
-        page = _compose(lakehouse, config, trained, truth, run, versions)
+        page = _compose(lakehouse, config, trained, unmeasured, truth, run, versions)
     with phases("write"):
         path = lakehouse.folder("reports", "report.html")
         write_text(session, path, render(page))
@@ -132,6 +135,7 @@ def _compose(
     lakehouse: Lakehouse,
     config: Config,
     trained: Trained | None,
+    unmeasured: str | None,
     truth: Truth | None,
     run: str,
     versions: dict[str, int],
@@ -149,7 +153,7 @@ def _compose(
             readings.last_runs(lakehouse), readings.error_counts(lakehouse), coverage, names
         ),
         *_measure_sections(lakehouse, config),
-        *_model_sections(lakehouse, config, trained),
+        *_model_sections(lakehouse, config, trained, unmeasured),
         *([model_sections.truth_section(tested, truth)] if truth is not None else []),
         _gallery(lakehouse, config),
     ]
@@ -178,7 +182,9 @@ def _measure_sections(lakehouse: Lakehouse, config: Config) -> list[Section]:
     ]
 
 
-def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | None) -> list[Section]:
+def _model_sections(
+    lakehouse: Lakehouse, config: Config, trained: Trained | None, unmeasured: str | None
+) -> list[Section]:
     shown = config.report.gallery
     if trained is None:
         return [
@@ -196,7 +202,7 @@ def _model_sections(lakehouse: Lakehouse, config: Config, trained: Trained | Non
         model_sections.scores_section(trained.scores, trained.note),
         model_sections.leave_out_section(trained.leave_out, len(trained.oof)),
         model_sections.ablation_section(trained.ablations),
-        adaptation_section(trained.adaptation),
+        adaptation_section(trained.adaptation, unmeasured),
         model_sections.prediction_section(trained.oof, titles, shown),
         model_sections.calibration_section(trained.oof),
         model_sections.importance_section(trained.importance, trained.group_of),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,6 @@ import pandas as pd
 from smp_features.analysis.adaptation_section import Adaptation, Moved
 from smp_features.analysis.model_sections import Ablated, Score
 from smp_features.config import Config
-from smp_features.errors import UsageError
 from smp_features.metrics import Interval
 
 SPLITS = {
@@ -25,8 +23,6 @@ SPLITS = {
     "gate": "`gate`: users reserved for ever, on whom a new model must beat the champion.",
 }
 """What each split means, in one sentence."""
-
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,11 @@ def champion_results(config: Config) -> Trained | None:
     """
     # MLflow takes seconds to import.
     from smp_features.training.ablate import newest_by_split
-    from smp_features.training.registry import Registry, tracking_uri
+    from smp_features.training.registry import existing
 
-    try:
-        store = tracking_uri(config)
-    except UsageError:  # no place for a store, so nothing was trained
+    registry = existing(config)
+    if registry is None:
         return None
-    if store.startswith(_SQLITE) and not Path(store.removeprefix(_SQLITE)).exists():
-        return None  # opening it would make it
-    registry = Registry(config)
     champion = registry.champion()
     if champion is None:
         return None
@@ -94,25 +86,24 @@ def champion_results(config: Config) -> Trained | None:
     return replace(
         found,
         ablations={split: (run, ablated(cells)) for split, (run, cells) in ablations.items()},
-        adaptation=adaptation(results, registry.adaptation(champion)),
+        adaptation=adaptation(results, registry.laboratory(champion)),
     )
 
 
-def adaptation(results: Mapping[str, Any], placed: pd.DataFrame | None) -> Adaptation | None:
-    """Read what a run recorded about its adapters; None where it adapted nothing, or recorded nothing yet.
+def adaptation(
+    results: Mapping[str, Any], measured: tuple[Sequence[Mapping[str, Any]], pd.DataFrame] | None
+) -> Adaptation | None:
+    """Read what was measured of a version's adapters; None where it adapted nothing, or was not measured yet.
 
     Args:
         results: `results.json`.
-        placed: `adaptation.parquet`.
+        measured: As `Registry.laboratory` returns it.
     """
-    if placed is None or not results.get("movement"):
+    if measured is None or not measured[0]:
         return None
     names = ("moved", "shuffled", "difference", "src_raw", "src_adapted", "gain")
-    moved = [
-        Moved(each["modality"], int(each["n"]), *(interval(each[name]) for name in names))
-        for each in results["movement"]
-    ]
-    return Adaptation(results["adapter"], moved, placed)
+    moved = [Moved(each["modality"], int(each["n"]), *(interval(each[name]) for name in names)) for each in measured[0]]
+    return Adaptation(results["adapter"], moved, measured[1])
 
 
 def ablated(cells: Sequence[Mapping[str, Any]]) -> tuple[Ablated, ...]:

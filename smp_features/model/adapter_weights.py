@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 Floats = NDArray[np.float64]
 Rows = Mapping[str, NDArray[np.generic]]
@@ -50,6 +52,15 @@ class Adapters:
     def pick(self, numbers: list[int]) -> Adapters:
         """Return some of the adapters."""
         return Adapters(self.form, self.ratios, {name: array[numbers] for name, array in self.weights.items()})
+
+    def save(self, path: Path) -> None:
+        """Write the weights as safetensors; form and ratios are described elsewhere."""
+        save_file({name: np.ascontiguousarray(value) for name, value in self.weights.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path, form: Form, ratios: Mapping[str, float]) -> Adapters:
+        """Read what `save` wrote."""
+        return cls(form, dict(ratios), load_file(path))
 
     def forward(self, number: int, rows: Rows) -> tuple[dict[str, Floats], Floats]:
         """Apply one adapter.

@@ -127,10 +127,7 @@ class Predictor:
         for member in self.regressor.members:
             member.booster.save(folder / member.name)
         if self.adapters is not None:
-            save_file(
-                {name: np.ascontiguousarray(value) for name, value in self.adapters.weights.items()},
-                folder / "adapters.safetensors",
-            )
+            self.adapters.save(folder / "adapters.safetensors")
         save_file(encoders, folder / "encoders.safetensors")
 
     @classmethod
@@ -168,7 +165,7 @@ class Predictor:
             return cls(
                 adapters=None
                 if adapter is None
-                else Adapters(adapter["form"], dict(adapter["ratios"]), load_file(place / "adapters.safetensors")),
+                else Adapters.load(place / "adapters.safetensors", adapter["form"], adapter["ratios"]),
                 regressor=regressor,
                 fingerprints=described["fingerprints"],
             )

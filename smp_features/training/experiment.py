@@ -17,7 +17,7 @@
   `adapter.Curve` describes them over all adapters of the run; `kept`: the epoch each of them kept; null without vectors
 - `search`: `{trials, best}` as `search.search` describes them, null without a search. The best settings are those of
   every model of the experiment, so the scores of all splits but `gate`, whose rows no choice has seen, are optimistic
-- `movement`: how far each modality's vectors moved and what that is worth, as `movement.measure` describes it
+- `training`: the configuration of training
 - `external_used`: whether any external profile was among the rows trained on; `time_rules`; `fingerprints`
 - `versions`: table to Delta version; `snapshot`; `training_key`
 """
@@ -33,14 +33,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features import splits
-from smp_features.analysis.laboratory import movement
-from smp_features.analysis.laboratory import tsne as embedding
 from smp_features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
 from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.metrics import Bootstrap, by_interval, finite, points, undefined
-from smp_features.model.adapter_weights import Floats
+from smp_features.model.adapter_weights import Adapters, Floats
 from smp_features.model.encoders import ADAPTER_SCORE, source_of
 from smp_features.model.inputs import Columns, Inputs
 from smp_features.model.predictor import Predictor
@@ -55,6 +52,7 @@ from smp_features.training.nested import (
     Nest,
     cross_fit,
     divisions_of,
+    final_division,
     held_out_of,
     identity_divisions,
     medians,
@@ -77,15 +75,15 @@ class Experiment:
         out_of_fold: One row per row trained on: `row_id`, `fold`, `actual`, `predicted`, `adapter_score`,
             `metadata_only`, `chronological` (null for rows not held out there) and `without_<name>`.
         gate: One row per gate row: `row_id`, `user`, `actual`, `predicted` by the final model.
-        adaptation: Where posts lie before and after adaptation, as `embedding.coordinates` describes it.
         predictor: The final model.
+        pairs: Adapters of the cross-validation, `FoldAdapters.pairs`; None when no vector is adapted.
     """
 
     results: dict[str, Any]
     out_of_fold: pd.DataFrame
     gate: pd.DataFrame
-    adaptation: pd.DataFrame
     predictor: Predictor
+    pairs: Adapters | None
 
 
 def inputs_of(config: Config, snapshot: Snapshot, leave_out: Sequence[str] = ()) -> Inputs:
@@ -122,7 +120,7 @@ def run_experiment(
     work = _Work(rows, inputs, config, epochs)
     left_out = {name: inputs.without(columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
-    with reporter("train", 7 + len(left_out) + config.training.search.trials) as bar:
+    with reporter("train", 6 + len(left_out) + config.training.search.trials) as bar:
         work.nest.prepare(inputs, [*work.folds, work.final, *(each for found in work.later.values() for each in found)])
         bar.advance(1)
         work.search(lambda: bar.advance(1))
@@ -145,9 +143,6 @@ def run_experiment(
         predictor = work.nest.predictor(inputs, work.final, last, fingerprints)
         gate = work.gate(predictor)
         bar.advance(2)
-        moved = movement.measure(rows, inputs, work.nest, epochs, config.training, work.folds, work.final)
-        adaptation = embedding.coordinates(rows, predictor.adapters, work.trained, work.fold, config.training.seed)
-        bar.advance(1)
     results = work.results | {
         "scores": work.scores,
         "headline": next(
@@ -166,13 +161,13 @@ def run_experiment(
         "members": _members(last.regressor),
         "importance": _importance(last.regressor.importance()),
         "adapter": work.adapter_description(predictor),
-        "movement": moved,
+        "training": config.training.model_dump(mode="json"),
         "external_used": work.external_used(),
         "time_rules": config.features.time_rules,
         "fingerprints": dict(fingerprints),
     }
     out_of_fold = pd.DataFrame(work.table)[work.trained].reset_index(drop=True)
-    return Experiment(results, out_of_fold, gate, adaptation, predictor)
+    return Experiment(results, out_of_fold, gate, predictor, work.nest.pair_adapters(inputs))
 
 
 class _Work:
@@ -196,7 +191,7 @@ class _Work:
             raise StageError("All labels of the training set are equal, so there is nothing to learn.")
         self.nest = Nest(rows, epochs, config.training)
         self.folds = identity_divisions(self.fold)
-        self.final = Division("the final model", self.trained, self.fold == splits.GATE_FOLD)
+        self.final = final_division(self.fold)
         self.later = self._later(config.training)
         self.scores: list[dict[str, Any]] = []
         self.table: dict[str, NDArray[Any]] = {"row_id": rows["row_id"], "fold": self.fold, "actual": self.target}

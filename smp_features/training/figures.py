@@ -8,18 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from smp_features.figures import adaptation, importance, predicted_against_actual
+from smp_features.figures import importance, predicted_against_actual
 
 LARGEST = 25  # features shown
 
 
-def write_figures(results: Mapping[str, Any], out_of_fold: pd.DataFrame, placed: pd.DataFrame, folder: Path) -> None:
-    """Write `importance.png`, `predicted_vs_actual.png` and, where something was adapted, `adaptation.png`.
+def write_figures(results: Mapping[str, Any], out_of_fold: pd.DataFrame, folder: Path) -> None:
+    """Write `importance.png` and `predicted_vs_actual.png`.
 
     Args:
         results: As `experiment.run_experiment` returns them.
         out_of_fold: Columns `actual` and `predicted`.
-        placed: As `embedding.coordinates` returns it.
         folder: Created.
     """
     folder.mkdir(parents=True)
@@ -29,7 +28,5 @@ def write_figures(results: Mapping[str, Any], out_of_fold: pd.DataFrame, placed:
         "importance.png": importance(shares.nlargest(LARGEST), "share of the booster's total gain, %"),
         "predicted_vs_actual.png": predicted_against_actual(out_of_fold["predicted"], out_of_fold["actual"]),
     }
-    if len(placed):
-        drawn["adaptation.png"] = adaptation(placed)
     for name, figure in drawn.items():
         figure.savefig(folder / name, dpi=110)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,33 @@ class Fitted:
     regressor: Regressor
     predictions: Floats
     adapter_scores: Floats | None
+
+
+@dataclass(frozen=True)
+class FoldAdapters:
+    """The adapters of identity-isolated cross-validation and of the final model, by division.
+
+    Attributes:
+        final: Those of the final model: each has not seen one fold, in the order of the folds.
+        pairs: Each has not seen two folds, in the order of `itertools.combinations` of the folds.
+        folds: The folds, in order.
+    """
+
+    final: Adapters
+    pairs: Adapters
+    folds: tuple[int, ...]
+
+    def of(self, division: Division) -> Adapters:
+        """Return a division's adapters, one per fold of its training rows, in order.
+
+        Args:
+            division: One of `identity_divisions`, or `final_division`.
+        """
+        for held_out in self.folds:
+            if division.name == _fold_name(held_out):
+                numbers = [n for n, pair in enumerate(combinations(self.folds, 2)) if held_out in pair]
+                return self.pairs.pick(numbers)
+        return self.final
 
 
 class Nest:
@@ -148,6 +176,15 @@ class Nest:
         bank, numbers = self._banks[inputs.adapted]
         return bank.pick([numbers[mask.tobytes()] for _, mask in self._members(division)])
 
+    def pair_adapters(self, inputs: Inputs) -> Adapters | None:
+        """Return what `FoldAdapters.pairs` are, once the identity-isolated divisions are prepared."""
+        if not inputs.adapted:
+            return None
+        bank, numbers = self._banks[inputs.adapted]
+        trained = self._fold >= 0
+        pairs = combinations(np.unique(self._fold[trained]), 2)
+        return bank.pick([numbers[(trained & ~np.isin(self._fold, pair)).tobytes()] for pair in pairs])
+
     def predictor(
         self, inputs: Inputs, division: Division, fitted: Fitted, fingerprints: Mapping[str, str]
     ) -> Predictor:
@@ -201,9 +238,18 @@ class Nest:
 def identity_divisions(fold: NDArray[np.int64]) -> list[Division]:
     """Return one division per identity-isolated fold; gate rows are on neither side."""
     return [
-        Division(f"fold {number}", (fold >= 0) & (fold != number), fold == number, isolated=True)
+        Division(_fold_name(number), (fold >= 0) & (fold != number), fold == number, isolated=True)
         for number in np.unique(fold[fold >= 0])
     ]
+
+
+def _fold_name(number: int) -> str:
+    return f"fold {number}"
+
+
+def final_division(fold: NDArray[np.int64]) -> Division:
+    """Return what the model that is served is fitted on, all rows but the gate's, which it predicts."""
+    return Division("the final model", fold >= 0, fold == splits.GATE_FOLD)
 
 
 def divisions_of(name: str, rows: Columns, seed: int) -> list[Division]:

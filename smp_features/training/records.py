@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,12 +104,22 @@ def metrics(results: Mapping[str, Any]) -> list[Metric]:
     if results["adapter"] is not None:
         for curve in ("train_loss", "stopping_loss", "held_out_loss"):
             named += [(f"adapter_{curve}", value, epoch) for epoch, value in enumerate(results["adapter"][curve])]
-    for moved in results["movement"]:
+    return _as_metrics(named)
+
+
+def movement_metrics(movement: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """Return what `movement.measure` found as MLflow's metrics."""
+    named: list[tuple[str, float | None, int]] = []
+    for moved in movement:
         prefix = f"moved_{moved['modality']}"
         named += [(f"{prefix}_{count}", float(moved[count]), 0) for count in ("n", "users")]
         named += _with_ends(prefix, moved["moved"])
         for measure in ("shuffled", "difference", "src_raw", "src_adapted", "gain"):
             named += _with_ends(f"{prefix}_{measure}", moved[measure])
+    return _as_metrics(named)
+
+
+def _as_metrics(named: Sequence[tuple[str, float | None, int]]) -> list[Metric]:
     now = 0
     return [Metric(name, float(value), now, step) for name, value, step in named if value is not None]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,24 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
+from smp_features import figures
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
+from smp_features.model.adapter_weights import Adapters
 from smp_features.model.predictor import Predictor
-from smp_features.runs import is_local
+from smp_features.runs import is_local, writing
 from smp_features.session import on_databricks
 from smp_features.training.promotion import is_better
-from smp_features.training.records import metrics, parameters, requirements, searched, settings_of, signature
+from smp_features.training.records import (
+    metrics,
+    movement_metrics,
+    parameters,
+    requirements,
+    searched,
+    settings_of,
+    signature,
+)
+from smp_features.training.relocation import ARTIFACTS, relocate, was_moved
 from smp_features.training.served_code import served_code
 
 logger = logging.getLogger(__name__)
@@ -35,10 +47,13 @@ CHAMPION = "champion"
 TRAINING_KEY = "training_key"
 INPUTS_KEY = "inputs_key"
 DECISION = "decision"
+PAIR_ADAPTERS = "pair_adapters.safetensors"
+LABORATORY = "laboratory.json"
 ADAPTATION = "adaptation.parquet"
 OBJECTIVE = "identity_mse"
 """The metric of a search's trials."""
 _HISTORY = "champion_history"
+_SQLITE = "sqlite:///"
 _FAILURES = (MlflowException, SQLAlchemyError, OSError)
 _RESUME = "What was computed is kept; run `smp train` again when the server is reachable, and it goes on from there."
 
@@ -77,6 +92,7 @@ class Registry:
     Raises:
         StageError: The store cannot be reached.
         UsageError: The default store is a SQLite file, and the root is no folder to put it in.
+        RootLockedError: The root was moved, so the store must be put right, and another process is writing.
     """
 
     def __init__(self, config: Config) -> None:
@@ -91,13 +107,16 @@ class Registry:
 
     def _experiment(self) -> str:
         name = self.config.registry.experiment
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
         artifacts = None
-        if self.config.registry.tracking_uri is None and not on_databricks():
-            artifacts = (Path(self.config.root).absolute() / "mlflow-artifacts").as_uri()
-        return str(self.client.create_experiment(name, artifact_location=artifacts))
+        if self.uri.startswith(_SQLITE) and self.config.registry.tracking_uri is None:
+            artifacts = Path(os.path.abspath(self.config.root), ARTIFACTS).as_uri()
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            return str(self.client.create_experiment(name, artifact_location=artifacts))
+        if artifacts is not None and was_moved(found.artifact_location, artifacts):
+            with writing(self.config.root):
+                relocate(Path(self.uri.removeprefix(_SQLITE)), found.artifact_location, artifacts)
+        return str(found.experiment_id)
 
     # -- versions -----------------------------------------------------------------------------------------------
 
@@ -146,13 +165,50 @@ class Registry:
         with self._artifact(version, f"{which}_predictions.parquet") as path:
             return pd.read_parquet(path)
 
-    def adaptation(self, version: Version) -> pd.DataFrame | None:
-        """Return the figure's coordinates of a version's run (`embedding.coordinates`); None where it has none."""
-        with reachable(self.uri):
-            if ADAPTATION not in {each.path for each in self.client.list_artifacts(version.run)}:
-                return None  # trained before there were any
+    def pair_adapters(self, version: Version) -> Adapters | None:
+        """Return the adapters of a version's cross-validation, `FoldAdapters.pairs`; None where none were kept."""
+        if PAIR_ADAPTERS not in self._artifacts(version):
+            return None
+        described = self.results(version)["adapter"]
+        with self._artifact(version, PAIR_ADAPTERS) as path:
+            return Adapters.load(path, described["form"], described["ratios"])
+
+    def laboratory(self, version: Version) -> tuple[list[dict[str, Any]], pd.DataFrame] | None:
+        """Return what the laboratory measured of a version; None where it has not yet.
+
+        Returns:
+            What `movement.measure` and `tsne.coordinates` found.
+        """
+        there = self._artifacts(version)
+        if ADAPTATION not in there:
+            return None
+        if LABORATORY in there:
+            with self._artifact(version, LABORATORY) as path:
+                moved = json.loads(path.read_text(encoding="utf-8"))["movement"]
+        else:  # measured while it was trained, as earlier versions of this package did
+            moved = self.results(version).get("movement")
+            if moved is None:
+                return None
         with self._artifact(version, ADAPTATION) as path:
-            return pd.read_parquet(path)
+            return moved, pd.read_parquet(path)
+
+    def keep_laboratory(self, version: Version, moved: Sequence[Mapping[str, Any]], placed: pd.DataFrame) -> None:
+        """Keep what was measured of a version with its run: metrics, a figure, and what `laboratory` returns."""
+        with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
+            self.client.log_batch(version.run, metrics=movement_metrics(moved))
+            if len(placed):
+                drawn = Path(folder) / "adaptation.png"
+                figures.adaptation(placed).savefig(drawn, dpi=110)
+                self.client.log_artifact(version.run, str(drawn), "figures")
+            placed.to_parquet(Path(folder) / ADAPTATION)
+            self.client.log_artifact(version.run, str(Path(folder) / ADAPTATION))
+            text = json.dumps({"movement": list(moved)}, indent=1, allow_nan=False) + "\n"
+            (Path(folder) / LABORATORY).write_text(text, encoding="utf-8")
+            self.client.log_artifact(version.run, str(Path(folder) / LABORATORY))
+
+    def _artifacts(self, version: Version) -> set[str]:
+        with reachable(self.uri):
+            return {each.path for each in self.client.list_artifacts(version.run)}
 
     def predictor(self, version: Version) -> Predictor:
         """Return a version's model, for use in this process."""
@@ -292,6 +348,21 @@ class Registry:
         return found
 
 
+def existing(config: Config) -> Registry | None:
+    """Return the registry; None where the default store was never made, since opening it would make it.
+
+    Raises:
+        StageError: The store cannot be reached.
+    """
+    try:
+        store = tracking_uri(config)
+    except UsageError:  # no place for a store, so nothing was trained
+        return None
+    if store.startswith(_SQLITE) and not Path(store.removeprefix(_SQLITE)).exists():
+        return None
+    return Registry(config)
+
+
 def promote(config: Config, version: str) -> str:
     """Make a registered version the champion; return what was done.
 
@@ -333,7 +404,7 @@ def tracking_uri(config: Config) -> str:
             f"MLflow's default store is a SQLite file, which cannot lie under {config.root}.",
             "Set registry.tracking_uri.",
         )
-    return f"sqlite:///{Path(config.root).absolute() / 'mlflow.db'}"
+    return f"{_SQLITE}{os.path.abspath(config.root)}/mlflow.db"
 
 
 @contextmanager

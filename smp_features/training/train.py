@@ -26,7 +26,7 @@ from smp_features.training.adapter import Chunk, Epoch
 from smp_features.training.experiment import inputs_of, run_experiment
 from smp_features.training.figures import write_figures
 from smp_features.training.records import input_example
-from smp_features.training.registry import ADAPTATION, INPUTS_KEY, TRAINING_KEY, Registry, Version
+from smp_features.training.registry import INPUTS_KEY, PAIR_ADAPTERS, TRAINING_KEY, Registry, Version
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +181,9 @@ def _compute(
             frame.merge(names, on="row_id", validate="one_to_one").to_parquet(work / f"{name}_predictions.parquet")
         input_example(inputs, rows, fingerprints).to_parquet(work / "input_example.parquet")
         (work / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        made.adaptation.to_parquet(work / ADAPTATION)
-        write_figures(results, made.out_of_fold, made.adaptation, work / "figures")
+        if made.pairs is not None:
+            made.pairs.save(work / PAIR_ADAPTERS)
+        write_figures(results, made.out_of_fold, work / "figures")
         (work / COMPLETE).touch()
 
 

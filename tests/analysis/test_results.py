@@ -141,15 +141,16 @@ def test_what_adaptation_did_is_read_and_shown_with_its_figure():
         "form": "mixture", "loss": "mse", "ratios": {"image_embedding": 0.2}, "count": 2, "kept": [1, 2],
         "train_loss": [1.0, 0.9], "stopping_loss": [1.0, 0.8], "held_out_loss": [None, None],
     }  # fmt: skip
-    results = {"movement": [{"modality": "image_embedding", "n": 5, "users": 3, **moved}], "adapter": adapter}
+    measured = [{"modality": "image_embedding", "n": 5, "users": 3, **moved}]
     placed = pd.DataFrame({"x": [0.0, 1.0], "y": [1.0, 0.0], "z": [0.0, 2.0], "density": [0.5, 1.0]})
     placed = placed.assign(modality="image", state=["before", "after"])
-    found = adaptation(results, placed)
+    found = adaptation({"adapter": adapter}, (measured, placed))
     section = adaptation_section(found)
     distances, worth = (block for block in section.blocks if isinstance(block, Table))
     assert distances.rows[0][:2] == worth.rows[0][:2] == ("image_embedding", 5)
     assert [cell.value for cell in distances.rows[0][2:]] == pytest.approx([0.0, 0.1, 0.2])
     assert [cell.value for cell in worth.rows[0][2:]] == pytest.approx([0.3, 0.4, 0.5])
     assert sum(isinstance(block, Picture) for block in section.blocks) == 2
-    assert adaptation({"movement": [], "adapter": None}, placed) is None
-    assert adaptation_section(None).missing is not None
+    assert adaptation({"adapter": None}, ([], placed)) is None
+    assert "smp train" in adaptation_section(None).missing
+    assert adaptation_section(None, "The snapshot is gone.").missing == "The snapshot is gone."

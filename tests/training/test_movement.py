@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cosine
@@ -59,7 +61,7 @@ def trained(rows):
 
 def measured(rows, trained) -> dict[str, dict]:
     nest, folds, final = trained
-    found = measure(rows, INPUTS, nest, source(rows), CONFIG, folds, final)
+    found = measure(rows, INPUTS, partial(nest.adapters, INPUTS), source(rows), CONFIG, folds, final)
     return {each["modality"]: each for each in found}
 
 
@@ -109,11 +111,11 @@ def test_labels_are_dealt_out_among_the_rows_trained_on_only(rows):
 
 def test_a_held_out_label_has_no_part_in_its_own_score(rows, trained):
     nest, folds, _ = trained
-    before = linear_scores(rows, INPUTS, nest, folds, rows["popularity"])
+    before = linear_scores(rows, INPUTS, partial(nest.adapters, INPUTS), folds, rows["popularity"])
     mine = rows["fold"] == 1
     changed = rows | {"popularity": np.where(mine, rows["popularity"] + 50, rows["popularity"])}
     other, folds, _ = prepared(changed)
-    after = linear_scores(changed, INPUTS, other, folds, changed["popularity"])
+    after = linear_scores(changed, INPUTS, partial(other.adapters, INPUTS), folds, changed["popularity"])
     for key, values in before.items():
         assert np.array_equal(values[mine], after[key][mine]), key
         others = (rows["fold"] >= 0) & ~mine
@@ -122,4 +124,4 @@ def test_a_held_out_label_has_no_part_in_its_own_score(rows, trained):
 
 def test_without_vectors_there_is_nothing_to_measure(rows, trained):
     nest, folds, final = trained
-    assert measure(rows, Inputs(("event_hour",), {}, {}), nest, source(rows), CONFIG, folds, final) == []
+    assert measure(rows, Inputs(("event_hour",), {}, {}), nest.adapters, source(rows), CONFIG, folds, final) == []

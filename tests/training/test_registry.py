@@ -15,7 +15,7 @@ from smp_features.config import Config, load_config
 from smp_features.errors import UsageError
 from smp_features.training import registry as registries
 from smp_features.training.promotion import judge
-from smp_features.training.records import metrics, parameters
+from smp_features.training.records import metrics, movement_metrics, parameters
 from smp_features.training.registry import Registry, Version, promote, rollback
 
 
@@ -158,10 +158,9 @@ def test_what_moved_and_every_loss_curve_become_metrics():
     results = {
         "scores": [], "folds": [], "leave_out": [],
         "adapter": {"train_loss": [1.0, 0.9], "stopping_loss": [None, 0.8], "held_out_loss": [1.1, 1.2]},
-        "movement": [{"modality": "title_embedding", "n": 5, "users": 3, **moved}],
     }  # fmt: skip
-    found = {(each.key, each.step): each.value for each in metrics(results)}
-    assert {name: value for (name, _), value in found.items() if name.startswith("moved_")} == {
+    movement = [{"modality": "title_embedding", "n": 5, "users": 3, **moved}]
+    assert {each.key: each.value for each in movement_metrics(movement)} == {
         "moved_title_embedding_n": 5, "moved_title_embedding_users": 3,
         "moved_title_embedding": 0, "moved_title_embedding_low": -1, "moved_title_embedding_high": 1,
         "moved_title_embedding_shuffled": 1, "moved_title_embedding_shuffled_low": 0,
@@ -172,6 +171,7 @@ def test_what_moved_and_every_loss_curve_become_metrics():
         "moved_title_embedding_src_adapted_high": 5,
         "moved_title_embedding_gain": 5, "moved_title_embedding_gain_low": 4, "moved_title_embedding_gain_high": 6,
     }  # fmt: skip
+    found = {(each.key, each.step): each.value for each in metrics(results)}
     assert {step: value for (name, step), value in found.items() if name == "adapter_stopping_loss"} == {1: 0.8}
     assert found["adapter_train_loss", 1] == 0.9 and found["adapter_held_out_loss", 0] == 1.1
-    assert metrics(results | {"adapter": None, "movement": []}) == []
+    assert metrics(results | {"adapter": None}) == [] == movement_metrics([])

@@ -20,6 +20,7 @@ from smp_features.errors import FingerprintError, StageError, UsageError
 from smp_features.scoring.evaluation import evaluate
 from smp_features.scoring.stage import score
 from smp_features.scoring.submission import write_submission
+from smp_features.stages import run_stage
 from smp_features.training.registry import Registry
 
 pytestmark = pytest.mark.spark
@@ -180,6 +181,48 @@ def test_a_changed_post_is_scored_again_and_only_that(trained, scored, tmp_path)
     after = predictions(lake)
     assert after["prediction"][0] != before["prediction"][0] and after["features_key"][0] == "f" * 64
     pd.testing.assert_frame_equal(after[1:], before[1:])
+
+
+def test_posts_of_a_condition_are_scored_labelled_ones_too(trained, scored):
+    lake, _ = trained
+    before = predictions(lake)
+    uid = next(row["uid"] for row in lake.posts if row["popularity"] is not None)
+    where = f"uid = '{uid}'"
+    mine = {str(row["pid"]) for row in lake.posts if row["uid"] == uid}
+    new = mine - set(before["pid"])
+    summary = score(lake.session, lake.config, run="score-6", where=where)
+    assert (summary.wanted, summary.ok, summary.computed) == (len(mine), len(mine), len(new)) and new
+    assert where in summary.message
+    after = predictions(lake).set_index("pid")
+    assert set(after.index) == set(before["pid"]) | mine
+    features = lake.lakehouse.read("post_features").where(where).toPandas()
+    registry = Registry(lake.config)
+    expected = registry.predictor(registry.champion()).predict(features)
+    assert np.abs(after.loc[features["pid"], "prediction"].to_numpy() - expected).max() < 1e-9
+    pd.testing.assert_frame_equal(after.loc[before["pid"]].reset_index(), before)
+    assert score(lake.session, lake.config, run="score-7", where=where).outcome == "nothing_to_do"
+    assert score(lake.session, lake.config, run="score-8").outcome == "nothing_to_do"
+    nobody = score(lake.session, lake.config, run="score-9", where="uid = 'nobody'")
+    assert (nobody.outcome, nobody.wanted) == ("nothing_to_do", 0) and "there are no posts" in nobody.message
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("uidd = 'u'", "uidd"),
+        ("uid = ", "PARSE_SYNTAX_ERROR"),
+        ("user_photo_count + 1", "BOOLEAN"),
+        ("1; SELECT 2", ";"),
+    ],
+)
+def test_what_is_no_condition_is_refused_before_anything_is_written(trained, monkeypatch, where, said):
+    lake, _ = trained
+    versions = lake.lakehouse.versions(("predictions", "runs"))
+    monkeypatch.setattr("mlflow.pyfunc.spark_udf", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(UsageError, match="is no condition over post_features") as raised:
+        run_stage(lake.session, lake.config, "score", where=where)
+    assert said in str(raised.value) and "\n" not in str(raised.value) and raised.value.exit_status == 2
+    assert lake.lakehouse.versions(("predictions", "runs")) == versions
 
 
 def test_features_of_other_models_are_not_scored(champion, monkeypatch):

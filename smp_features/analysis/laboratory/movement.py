@@ -30,7 +30,7 @@ _RAW, _ADAPTED = "raw", "adapted"
 def measure(
     rows: Columns,
     inputs: Inputs,
-    nest: Nest,
+    adapters_of: Callable[[Division], Adapters],
     epochs: Callable[[Sequence[str]], Epoch],
     config: TrainingConfig,
     folds: Sequence[Division],
@@ -46,7 +46,7 @@ def measure(
     Args:
         rows: Columns of the training set.
         inputs: Those a model sees.
-        nest: Prepared for `folds` and `final`.
+        adapters_of: Gives a division's adapters, one per fold of its training rows, in order.
         epochs: Makes the source of adapter epochs for some vector columns.
         config: Of adapter, bootstrap and seed.
         folds: Identity-isolated divisions.
@@ -62,9 +62,9 @@ def measure(
     target, fold = rows["popularity"].astype(np.float64), rows["fold"].astype(np.int64)
     dealt = Nest(rows | {"popularity": shuffled(target, final.train, config.seed)}, epochs, config)
     dealt.prepare(inputs, [final])
-    moved = distances(rows, inputs, nest.adapters(inputs, final), final, fold)
+    moved = distances(rows, inputs, adapters_of(final), final, fold)
     alone = distances(rows, inputs, dealt.adapters(inputs, final), final, fold)
-    scores = linear_scores(rows, inputs, nest, folds, target)
+    scores = linear_scores(rows, inputs, adapters_of, folds, target)
     found = []
     for column in inputs.adapted:
         known = np.isfinite(moved[column]) & np.isfinite(alone[column])
@@ -111,14 +111,18 @@ def distances(
 
 
 def linear_scores(
-    rows: Columns, inputs: Inputs, nest: Nest, folds: Sequence[Division], target: Floats
+    rows: Columns,
+    inputs: Inputs,
+    adapters_of: Callable[[Division], Adapters],
+    folds: Sequence[Division],
+    target: Floats,
 ) -> dict[tuple[str, str], Floats]:
     """Predict held-out rows by ridge regressions on one vector each.
 
     Args:
         rows: Columns of the training set.
         inputs: Which columns are adapted.
-        nest: Prepared for `folds`.
+        adapters_of: Gives a division's adapters, one per fold of its training rows, in order.
         folds: Identity-isolated divisions.
         target: (n,) labels.
 
@@ -128,8 +132,7 @@ def linear_scores(
     fold = rows["fold"].astype(np.int64)
     found = {(column, name): np.full(len(fold), np.nan) for column in inputs.adapted for name in (_RAW, _ADAPTED)}
     for division in folds:
-        adapters = nest.adapters(inputs, division)
-        assert adapters is not None, "there are columns to adapt"
+        adapters = adapters_of(division)
         parts: dict[tuple[str, str], list[Moments]] = {key: [] for key in found}
         for number, name in enumerate(np.unique(fold[division.train])):
             sums: dict[tuple[str, str], Moments] = {}
