@@ -180,6 +180,11 @@ def slots_of(session: SparkSession, wanted: int | None) -> int:
     return max(1, sum(tasks))
 
 
+def has_other_machines(session: SparkSession) -> bool:
+    """Return whether tasks may run on another machine than this one."""
+    return not str(session.sparkContext.master).startswith("local")
+
+
 def slots_of_machine(session: SparkSession, slots: int) -> int:
     """Return how many of all tasks at a time share the cores of one machine, whichever executors they run in."""
     machines = {host for host, _ in executors(session)}

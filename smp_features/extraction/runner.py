@@ -40,9 +40,11 @@ from smp_features.extraction.staging import (
 )
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
+from smp_features.extractors.model_places import ModelPlaces
 from smp_features.extractors.registry import chosen
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import Summary
+from smp_features.session import has_other_machines
 from smp_features.spark_failures import explained
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,8 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
 def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, run: str) -> list[Summary]:
     named = build_extractors(config.models)
     wanted = [each.name for each in chosen(named, names)]
-    configured = {name: extractor.pinned() for name, extractor in named.items()}
+    places = _model_places(lakehouse, config)
+    configured = {name: extractor.pinned(places) for name, extractor in named.items()}
     extractors = [configured[name] for name in wanted]
     check_device(lakehouse.session, config)
 
@@ -103,6 +106,9 @@ def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, 
         if extractor.name in needed:
             extractor.check()
             _check_outputs(lakehouse, extractor)
+    for extractor in extractors:
+        if extractor.name in needed:
+            extractor.ship()
 
     published = {marker.name for marker in waiting if publish(lakehouse, configured[marker.name], marker)}
     for marker in waiting:
@@ -157,6 +163,13 @@ def _may_change(plan: Plan, extractors: Iterable[Extractor], configured: Mapping
         if each.table == scope.extractor.table and each.fingerprint == scope.fingerprint
     }
     return twins | {maker.name for maker in makers_for(scope.extractor, configured)}
+
+
+def _model_places(lakehouse: Lakehouse, config: Config) -> ModelPlaces:
+    ships = config.extraction.ship_models
+    if ships is None:
+        ships = has_other_machines(lakehouse.session)
+    return ModelPlaces(config.extraction.model_folders, lakehouse.files if ships else None)
 
 
 # -- one extractor ------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from smp_features.catalogue import Feature, Kind, Lookup
 from smp_features.config import ModelSettings
 from smp_features.errors import DeviceError
 from smp_features.extractors.model_files import ModelFiles
+from smp_features.extractors.model_places import NOWHERE, ModelPlaces, put_model
 from smp_features.refusals import InputRefused
 
 if TYPE_CHECKING:
@@ -228,14 +229,27 @@ class Extractor(ABC):
             DeviceError: The device is not there.
         """
 
-    def pinned(self) -> Self:
+    def pinned(self, places: ModelPlaces = NOWHERE) -> Self:
         """Return the same extractor with its model's files found and digested, as workers are given it.
+
+        Args:
+            places: Where workers may find the files.
 
         Raises:
             ModelError: A folder that is not there, or a name that no library knows.
         """
-        found: dict[str, Any] = {name: files.pinned() for name, files in self._files().items()}
+        found: dict[str, Any] = {name: files.pinned(places) for name, files in self._files().items()}
         return replace(self, **found)
+
+    def ship(self) -> None:
+        """Put the files of this pinned extractor's model where workers can fetch them, if its places have a store.
+
+        Raises:
+            FilesError: The root cannot be written.
+        """
+        for files in self._files().values():
+            if files.folder is not None and files.digest is not None and files.places.store is not None:
+                put_model(files.places.store, files.folder, files.digest)
 
     @property
     def fingerprint(self) -> str:

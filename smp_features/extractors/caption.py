@@ -14,7 +14,8 @@ from smp_features.config import Dtype, ModelSettings
 from smp_features.errors import ModelError
 from smp_features.extractors.base import Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.inference import for_inference
-from smp_features.extractors.model_files import QFORMER_TOKENIZER, ModelFiles
+from smp_features.extractors.model_digests import QFORMER_TOKENIZER
+from smp_features.extractors.model_files import ModelFiles
 from smp_features.extractors.transformers_models import check_weights, load_weights, read_config, torch_dtype
 from smp_features.images import DECODING, decode_rgb
 

@@ -21,7 +21,9 @@ from smp_features.extractors.base import MADE, TITLE, Columns, Extractor, Output
 from smp_features.extractors.clip_names import built_in_config, find_clip
 from smp_features.extractors.clip_text import TextTower
 from smp_features.extractors.inference import for_inference
-from smp_features.extractors.model_files import ModelFiles, digest_file
+from smp_features.extractors.model_digests import digest_file
+from smp_features.extractors.model_files import ModelFiles
+from smp_features.extractors.model_places import NOWHERE, ModelPlaces
 from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
 from smp_features.images import DECODING, decode_rgb
 
@@ -103,13 +105,12 @@ class _ClipExtractor(Extractor):
         """The model's name and what of it: `clip_image`, `clip_text`."""
         return f"{self.model}_{self.reads}"
 
-    def pinned(self) -> Self:
+    def pinned(self, places: ModelPlaces = NOWHERE) -> Self:
         """See `Extractor.pinned`; open_clip's names are looked up here."""
-        if self.files.is_pinned:
-            return self
-        named = self.files
-        files, architecture = find_clip(named.setting, named.id, named.tag, named.revision)
-        return replace(self, files=files, architecture=architecture)
+        files, architecture = self.files, self.architecture
+        if not files.is_pinned:
+            files, architecture = find_clip(files.setting, files.id, files.tag, files.revision)
+        return replace(self, files=files.pinned(places), architecture=architecture)
 
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import hashlib
 import json
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from smp_features.errors import ModelError
-
-DIGESTED = (".safetensors", ".json", ".txt", ".model", ".jinja")
-"""File types that decide what a model computes: weights, configuration, tokenizer. Only these are ever read."""
+from smp_features.extractors.model_digests import DIGESTED, QFORMER_TOKENIZER, Sizes, digest_folder, sizes_of
+from smp_features.extractors.model_places import NOWHERE, ModelPlaces
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-
-QFORMER_TOKENIZER = "qformer_tokenizer"
-"""Where InstructBLIP keeps its Q-Former's tokenizer: the one folder inside a model's that is ever read."""
 
 INDEX = "model.safetensors.index.json"
 """Names the shards of weights that are several files."""
@@ -32,7 +26,6 @@ CONFIGURATIONS = ("config.json", "tokenizer_config.json", "processor_config.json
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors")
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,8 @@ class ModelFiles:
         hub: Whether it was found to be a hub model.
         folder: The absolute path of a local model, where it was found; null for the hub.
         digest: SHA-256 over a folder's files as first seen, on the driver; null for the hub.
+        sizes: Their names and sizes then.
+        places: Where else workers may find a folder with that digest.
     """
 
     setting: str
@@ -60,6 +55,8 @@ class ModelFiles:
     hub: bool = False
     folder: str | None = None
     digest: str | None = None
+    sizes: Sizes = ()
+    places: ModelPlaces = NOWHERE
 
     @classmethod
     def named(cls, model: str, settings: Any) -> ModelFiles:
@@ -82,13 +79,17 @@ class ModelFiles:
         """Whether it is known where the files are, and what they must be."""
         return self.hub or self.folder is not None
 
-    def pinned(self) -> ModelFiles:
+    def pinned(self, places: ModelPlaces = NOWHERE) -> ModelFiles:
         """Return the same model with its files found, those of a folder digested.
+
+        Args:
+            places: Where workers may find them.
 
         Raises:
             ModelError: A path that is no folder, or an unknown bundled model.
         """
-        return self if self.is_pinned else find_model(self.setting, self.id, self.revision)
+        found = self if self.is_pinned else find_model(self.setting, self.id, self.revision)
+        return found if places == NOWHERE else replace(found, places=places)
 
     def labels(self) -> dict[str, str | None]:
         """Return what the model is called here, which decides nothing: the hub or zoo name, or the folder's own."""
@@ -138,18 +139,18 @@ class ModelFiles:
         return content
 
     def locate(self, weights: bool = True) -> Path:
-        """Return the folder that holds the files, fetched from the hub at the pinned commit when they are not local.
+        """Return the folder that holds the files: one with the digest, or the hub's cache at the pinned commit.
 
         Args:
-            weights: Also fetch the weights, not only configuration and tokenizer.
+            weights: Also fetch the weights from the hub, not only configuration and tokenizer.
 
         Raises:
-            ModelError: The hub does not have them or cannot be reached.
+            ModelError: No place has these files, or the hub does not have them or cannot be reached.
         """
         if not self.is_pinned:
             return self.pinned().locate(weights)
         if self.folder is not None:
-            return Path(self.folder)
+            return self._find()
         if self.tag is None and (self.revision is None or not _COMMIT.fullmatch(self.revision)):
             raise ModelError(
                 f"'{self.id}' ({self.setting}) is no folder here, and as a hub model it is not pinned to a commit.",
@@ -224,13 +225,27 @@ class ModelFiles:
         """Check that a folder still, or on this machine also, has the files that the fingerprint stands for.
 
         Raises:
-            ModelError: The files differ.
+            ModelError: No place has them.
         """
-        if self.folder is not None and digest_folder(self.folder) != self.digest:
+        if self.folder is not None:
+            self._find()
+
+    def _find(self) -> Path:
+        assert self.folder is not None and self.digest is not None
+        found = self.places.find(Path(self.folder), self.digest, self.sizes)
+        if found is not None:
+            return found
+        if Path(self.folder).is_dir():
             raise ModelError(
                 f"The files of '{self.id}' ({self.setting}) are not the ones this run started with.",
                 "Put the same files on every machine, and do not change them during a run.",
             )
+        raise ModelError(
+            f"This machine has no folder with the files of '{self.id}' ({self.setting}), which the driver has in "
+            f"{self.folder}.",
+            "Name a folder that every machine can read in extraction.model_folders, or set extraction.ship_models: "
+            "true, by which the model is copied through the root.",
+        )
 
 
 def find_model(setting: str, model_id: str, revision: str | None) -> ModelFiles:
@@ -256,7 +271,7 @@ def find_model(setting: str, model_id: str, revision: str | None) -> ModelFiles:
                 )
             return ModelFiles(setting, model_id, revision=revision, hub=True)
     folder = folder.resolve()
-    return ModelFiles(setting, model_id, folder=str(folder), digest=digest_folder(str(folder)))
+    return ModelFiles(setting, model_id, folder=str(folder), digest=digest_folder(folder), sizes=sizes_of(folder))
 
 
 def _find_in_zoo(setting: str, model_id: str) -> Path:
@@ -267,44 +282,6 @@ def _find_in_zoo(setting: str, model_id: str) -> Path:
     if name not in ZOO:
         raise ModelError(f"There is no bundled model '{model_id}' ({setting}).", nearest(name, ZOO))
     return Path(ZOO[name])
-
-
-def digest_folder(folder: str) -> str:
-    """Return the SHA-256 over the names and bytes of a folder's model and tokenizer files; its place does not enter.
-
-    Raises:
-        ModelError: The folder cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        files = _digested(folder)
-        if os.path.isdir(second := os.path.join(folder, QFORMER_TOKENIZER)):
-            files += [(f"{QFORMER_TOKENIZER}/{name}", path) for name, path in _digested(second)]
-        for name, path in sorted(files):
-            digest.update(f"{name}\0{digest_file(path)}\n".encode())
-    except OSError as failure:
-        raise ModelError(f"The model folder '{folder}' cannot be read ({failure.strerror}).") from failure
-    return digest.hexdigest()
-
-
-def _digested(folder: str) -> list[tuple[str, str]]:
-    with os.scandir(folder) as entries:
-        return [(entry.name, entry.path) for entry in entries if entry.is_file() and entry.name.endswith(DIGESTED)]
-
-
-def digest_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file, read once per process as long as its size and time stay the same."""
-    status = os.stat(path)
-    return _digest_unchanged(os.fspath(path), status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest_unchanged(path: str, size: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check_header(path: Path, files: ModelFiles) -> None:
