@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from smp_features.config import load_config
+from smp_features.config import Config, load_config
 from smp_features.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -32,6 +32,12 @@ def test_a_file_extends_another_section_by_section(tmp_path):
         ("training.adapter.epoch=3", "Unknown configuration key 'training.adapter.epoch'. Did you mean 'epochs'?"),
         ("features.groups=[imge]", "unknown feature group 'imge'. Did you mean 'image'?"),
         ("training.leave_out=[pictures]", "unknown feature group 'pictures'. Did you mean 'picture'?"),
+        ("models.clip.idd=x", "Unknown configuration key 'models.clip.idd'. Did you mean 'id'?"),
+        ("models.clip.dtype=float8", "Configuration key 'models.clip.dtype': input should be 'float32'"),
+        ("models.clip=x", "Configuration key 'models.clip': input should be keys and values."),
+        ("models.captoin.id=x", "'models.captoin': a model beside caption, clip, language must say its kind. Did you"),
+        ("models.more.kind=clp", "models.more.kind: there is no kind 'clp'. Did you mean 'clip'?"),
+        ("models.My-Model.kind=clip", "'models.My-Model': a model's name becomes part of column names."),
         ("training.seed=-1", "Configuration key 'training.seed'"),
         ("training.folds=two", "Configuration key 'training.folds'"),
         ("report.perplexity_quantile=1", "Configuration key 'report.perplexity_quantile'"),
@@ -67,3 +73,20 @@ def test_a_file_that_extends_itself_is_refused(tmp_path):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(Exception, match="frozen"):
         load_config().root = "elsewhere"
+
+
+def test_every_model_has_the_settings_of_its_kind_and_the_roles_come_first():
+    models = load_config(None, ["models.more={kind: clip, id: a}", "models.language.id=b"]).models
+    assert list(models) == ["caption", "clip", "language", "more"]
+    assert [(each.kind, each.id) for each in models.values()] == [
+        ("caption", "zoo:caption"),
+        ("clip", "zoo:clip"),
+        ("perplexity", "b"),
+        ("clip", "a"),
+    ]
+    assert (models["more"].max_batch, models["language"].max_tokens) == (64, 256)
+
+
+def test_a_configuration_written_down_is_read_back_the_same():
+    config = load_config(None, ["models.more={kind: clip, id: a, dtype: bfloat16}"])
+    assert Config.model_validate(config.model_dump(by_alias=True)) == config

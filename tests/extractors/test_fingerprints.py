@@ -71,13 +71,25 @@ def test_a_new_version_of_our_own_computation_changes_the_fingerprint(
         assert extractor.fingerprint != before
 
 
-def test_a_moved_folder_keeps_the_fingerprint_and_is_not_named_in_it(
+def test_a_renamed_or_moved_folder_keeps_the_fingerprint_and_its_place_is_not_named(
     extractors: dict[str, Extractor], blip_folder: Path, clip_folder: Path, gpt2_folder: Path, tmp_path: Path
 ) -> None:
-    moved = [shutil.copytree(folder, tmp_path / folder.name) for folder in (blip_folder, clip_folder, gpt2_folder)]
+    moved = [
+        shutil.copytree(folder, tmp_path / f"my-{folder.name}") for folder in (blip_folder, clip_folder, gpt2_folder)
+    ]
     for name, extractor in build_extractors(configured(*moved)).items():
         assert extractor.fingerprint == extractors[name].fingerprint
-        assert str(tmp_path) not in str(extractor.description())
+        description = extractor.description()
+        assert description["model"] == f"my-{extractors[name].description()['model']}"
+        assert str(tmp_path) not in str(description)
+        assert not {"model", "tag"} & extractor.identity().keys()
+
+
+def test_one_model_under_two_names_has_one_fingerprint(clip_folder: Path) -> None:
+    models = read_models({"clip": {"id": str(clip_folder)}, "siglip": {"kind": "clip", "id": str(clip_folder)}})
+    built = build_extractors(models)
+    assert built["siglip_image"].fingerprint == built["clip_image"].fingerprint
+    assert built["siglip_text"].fingerprint == built["clip_text"].fingerprint != built["clip_image"].fingerprint
 
 
 @pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json", "config.json"])
