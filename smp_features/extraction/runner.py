@@ -91,7 +91,7 @@ def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, 
     named = build_extractors(config.models)
     wanted = [each.name for each in chosen(named, names)]
     places = _model_places(lakehouse, config)
-    configured = {name: extractor.pinned(places) for name, extractor in named.items()}
+    configured = named | {name: named[name].pinned(places) for name in wanted}
     extractors = [configured[name] for name in wanted]
     check_device(lakehouse.session, config)
 
