@@ -323,7 +323,7 @@ def evaluate(
     labels: Annotated[Path, typer.Option(help="truth.json, a JSON of pid to score, a CSV, or …_label.txt.")],
     posts: Annotated[
         str | None,
-        typer.Option(help="The posts' folder, instead of source.path: scores seen and unseen users, categories too."),
+        typer.Option(help="The posts' folder: scores seen and unseen users, intervals and categories too."),
     ] = None,
     format: Format = "table",
 ) -> None:

@@ -29,6 +29,9 @@ def test_a_file_extends_another_section_by_section(tmp_path):
     ("override", "said"),
     [
         ("sorce.path=x", "Unknown configuration key 'sorce'. Did you mean 'source'?"),
+        ("source.pth=x", "Unknown configuration key 'source.pth'. Did you mean 'path'?"),
+        ("source.known_at.user_aditional=null", "Unknown configuration key 'source.known_at.user_aditional'. Did you"),
+        ("source.limit=0", "Configuration key 'source.limit'"),
         ("training.adapter.epoch=3", "Unknown configuration key 'training.adapter.epoch'. Did you mean 'epochs'?"),
         ("features.groups=[imge]", "unknown feature group 'imge'. Did you mean 'image'?"),
         ("training.leave_out=[pictures]", "unknown feature group 'pictures'. Did you mean 'picture'?"),

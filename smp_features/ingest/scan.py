@@ -119,7 +119,7 @@ def scan(source: RowSource, scratch: Path, run: str, phases: Phases, stage: Stag
                 with phases("stat"):
                     _look_at_images(posts, root, found, threads)
                 with phases("stage"):
-                    put(POST_FILES, posts, POST_SCHEMA)
+                    _stage_posts(put, posts, source.place)
                     put(REFUSED_FILES, [vars(refusal) | {"run": run} for refusal in refusals], REFUSED_SCHEMA)
         for profiles in _timed_batches(source.external_profiles(), phases):
             new = [row for row in profiles if ledger.is_new_alias(row["alias"])]
@@ -164,6 +164,21 @@ def _sort_out(
     found.refused_by_split[split] += len(refusals)
     found.refused.update(refusal.reason for refusal in refusals)
     return posts, refusals
+
+
+def _stage_posts(put: Stage, posts: Sequence[Row], place: str) -> None:
+    try:
+        put(POST_FILES, posts, POST_SCHEMA)
+    except (ValueError, TypeError, OverflowError):
+        for column in POST_SCHEMA:
+            try:
+                pa.array([post.get(column.name) for post in posts], column.type)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise SourceError(
+                    f"{place}: {column.name} of a post is not {column.type} ({type(error).__name__}).",
+                    "A source gives every column the type that lake/specs.py states, or null.",
+                ) from None
+        raise
 
 
 def _look_at_images(

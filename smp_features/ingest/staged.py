@@ -98,7 +98,7 @@ def complete(row: Row, split: Split, number: int) -> Row | Refusal:
     elif split == "train" and not _is_label(label):
         reason = "bad_label"
     else:
-        title = row.get("title") or ""
+        title = str(row.get("title") or "")
         return row | {
             "pid": pid,
             "split": split,
@@ -115,7 +115,7 @@ def complete(row: Row, split: Split, number: int) -> Row | Refusal:
 
 def text_key(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes, 64 hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()  # what is no Unicode is refused when it is staged
 
 
 def refusal(source_row: str, pid: str | None, reason: str) -> Refusal:

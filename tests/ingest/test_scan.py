@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from smp_features.errors import ReconciliationError, SourceError
 from smp_features.ingest import scan as ingest_scan
 from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
 from smp_features.runs import Phases
+from smp_features.sources.base import RowSource
 from smp_features.sources.smpd import SmpdSource
 
 
@@ -128,3 +129,50 @@ def test_a_row_lost_on_the_way_fails_the_run(tmp_path: Path, monkeypatch: pytest
     write(tmp_path / "p", "train", *({"Pid": n} for n in (1, 2, 3)))
     with pytest.raises(ReconciliationError, match="3 source rows of train became 2 posts and 0 refusals"):
         scanned(tmp_path / "p", tmp_path / "s")
+
+
+class Listed(RowSource):
+    """Posts that a test lists."""
+
+    splits = ("train",)  # type: ignore[assignment]
+    listed: tuple[dict[str, Any], ...] = ()
+
+    def check(self) -> None:
+        pass
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        yield from (
+            {"pid": "1", "uid": "a", "event_ts": 1_425_168_000_000_000, "popularity": 1} | row for row in self.listed
+        )
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"photo_count": "many"}, r"photo_count of a post is not int64 \(ArrowInvalid\)"),
+        ({"title": "a\ud83db"}, r"title of a post is not string \(UnicodeEncodeError\)"),
+        ({"description_vector": 3}, r"description_vector of a post is not list<item: float>"),
+    ],
+)
+def test_a_value_that_does_not_fit_its_column_is_refused_by_name(tmp_path: Path, row: Any, words: str) -> None:
+    def stage(name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+        for field in schema:
+            pa.array([row.get(field.name) for row in rows], field.type)
+
+    source = Listed(SourceConfig(kind="listed"), tmp_path)
+    source.listed = ({"pid": "0"}, row)
+    with pytest.raises(SourceError, match=f"listed: {words}"):
+        scan(source, tmp_path, "run", Phases(), stage)
+
+
+def test_rows_of_plain_values_are_numbered_and_completed(tmp_path: Path) -> None:
+    staged: list[Any] = []
+    source = Listed(SourceConfig(kind="listed"), tmp_path)
+    source.listed = ({}, {"pid": "2", "description_vector": [1.0, 2.0]}, {"pid": "2", "description_vector": [1.0, 2.5]})
+    found = scan(source, tmp_path, "run", Phases(), lambda name, rows, schema: staged.extend(rows))
+    assert found.refused == Counter(conflicting_pid=1) and found.images == Counter(missing=2)
+    assert [(row["source_row"], row.get("title"), row.get("image_folder")) for row in staged] == [
+        ("train:1", "", None),
+        ("train:2", "", None),
+        ("train:3", None, None),
+    ]
