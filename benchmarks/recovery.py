@@ -17,6 +17,7 @@ from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
 from smp_features.config import Config
 from smp_features.demo.walkthrough import test_scores
+from smp_features.lake.schema import Schema
 from smp_features.lake.tables import Lakehouse
 from smp_features.metrics import src
 from smp_features.session import get_session
@@ -113,7 +114,9 @@ def _src(split: str, snapshot: snapshots.Snapshot, config: Config) -> tuple[floa
     rows = snapshots.read(snapshot)
     nest = Nest(rows, lambda columns: epochs_of(snapshot, rows, columns), config.training)
     divisions = divisions_of(split, rows, config.training.seed)
-    predicted, _ = cross_fit(nest, inputs_of(config, snapshot), divisions, len(rows["fold"]))
+    predicted, _ = cross_fit(
+        nest, inputs_of(config, Schema.of(config).catalogue, snapshot), divisions, len(rows["fold"])
+    )
     actual = rows["popularity"].astype(np.float64)
     counts = [int(division.held_out.sum()) for division in divisions]
     scores = [src(actual[division.held_out], predicted[division.held_out]) for division in divisions]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from benchmarks.bench import Bench
 from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
-from smp_features.catalogue import CONTENT_GROUPS, FEATURES
 from smp_features.config import Config
+from smp_features.lake.schema import Schema
 from smp_features.lake.tables import Lakehouse
 from smp_features.metrics import Bootstrap, percentile_interval, points, weighted_mean, weighted_src
 from smp_features.session import get_session
@@ -52,7 +52,7 @@ def _compare(
     split: str, rows: snapshots.Columns, snapshot: snapshots.Snapshot, config: Config, seeds: Sequence[int]
 ) -> dict[str, Any]:
     target = rows["popularity"].astype(np.float64)
-    inputs = inputs_of(config, snapshot)
+    inputs = inputs_of(config, Schema.of(config).catalogue, snapshot)
     made: dict[str, list[Floats]] = {OURS: [], PLAIN: []}
     for seed in seeds:
         training = config.training.model_copy(update={"seed": seed})
@@ -100,8 +100,9 @@ def _plain(
     seed: int,
 ) -> Floats:
     """LightGBM as its documentation shows it, on the columns that come with a post; categories as codes, no history."""
-    dropped = [feature.name for feature in FEATURES if feature.group in (*CONTENT_GROUPS, "history")]
-    inputs = replace(inputs_of(config, snapshot).without(dropped), buckets={})
+    catalogue = Schema.of(config).catalogue
+    inputs = inputs_of(config, catalogue, snapshot, (*catalogue.content_groups, "history"))
+    inputs = replace(inputs, buckets={})
     columns = np.stack([rows[name].astype(np.float64) for name in (*inputs.numbers, *inputs.vocabularies)], axis=1)
     model = lightgbm.LGBMRegressor(random_state=seed, verbose=-1)
     model.fit(columns[train], rows["popularity"][train])

@@ -22,6 +22,7 @@ from benchmarks.contents import REPOSITORY
 from benchmarks.results import table
 from smp_features.catalogue import BUCKETS
 from smp_features.config import Config
+from smp_features.lake.schema import Schema
 from smp_features.model.inputs import MOST_WORDS
 from smp_features.training import snapshot as snapshots
 
@@ -70,20 +71,19 @@ def make_snapshot(folder: Path, rows: int) -> None:
     rng = np.random.default_rng(0)
     directions = {name: rng.normal(size=WIDTH) / np.sqrt(WIDTH) for name in SHOWN}
     fame = rng.normal(size=max(20, int(rows * USERS_PER_ROW)))
+    catalogue = Schema.of(Config()).catalogue
+    numbers, categories, words, vectors_named = map(catalogue.of_kind, ("number", "category", "buckets", "vector"))
     names = []
     for start in range(0, rows, ROWS_PER_FILE):
         count = min(ROWS_PER_FILE, rows - start)
         user = rng.integers(0, len(fame), count)
         label = 6.4 + 1.5 * fame[user] + rng.normal(scale=1.5, size=count)
-        columns: dict[str, Any] = {name: rng.normal(size=count) for name in snapshots.NUMBERS}
+        columns: dict[str, Any] = {name: rng.normal(size=count) for name in numbers}
         columns |= {
-            name: rng.integers(0, WORDS_PER_CATEGORY.get(name, 5), count).astype(np.int32)
-            for name in snapshots.CATEGORIES
+            name: rng.integers(0, WORDS_PER_CATEGORY.get(name, 5), count).astype(np.int32) for name in categories
         }
-        columns |= {
-            name: _lists(rng.integers(-1, BUCKETS, (count, MOST_WORDS)).astype(np.int32)) for name in snapshots.WORDS
-        }
-        for name in snapshots.VECTORS:
+        columns |= {name: _lists(rng.integers(-1, BUCKETS, (count, MOST_WORDS)).astype(np.int32)) for name in words}
+        for name in vectors_named:
             vectors = rng.normal(size=(count, WIDTH if name in SHOWN else 1)).astype(np.float32)
             if name in SHOWN:
                 label += vectors @ directions[name]
@@ -106,10 +106,10 @@ def make_snapshot(folder: Path, rows: int) -> None:
         "rows": rows,
         "row_ids": snapshots.set_hash(np.arange(rows)),
         "files": names,
-        "dims": {name: WIDTH if name in SHOWN else 1 for name in snapshots.VECTORS},
-        "vocabularies": {
-            name: [str(code) for code in range(WORDS_PER_CATEGORY.get(name, 5))] for name in snapshots.CATEGORIES
-        },
+        "numbers": numbers,
+        "words": words,
+        "dims": {name: WIDTH if name in SHOWN else 1 for name in vectors_named},
+        "vocabularies": {name: [str(code) for code in range(WORDS_PER_CATEGORY.get(name, 5))] for name in categories},
     }
     (folder / snapshots.MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
@@ -135,9 +135,9 @@ def train(folder: Path) -> None:
             stack.enter_context(_timed(place, function, name, seconds))
         snapshot = snapshots.load(folder / "snapshot")
         rows = snapshots.read(snapshot)
-        made = run_experiment(
-            rows, inputs_of(config, snapshot), config, lambda columns: epochs_of(snapshot, rows, columns), {}
-        )
+        catalogue = Schema.of(config).catalogue
+        inputs = inputs_of(config, catalogue, snapshot)
+        made = run_experiment(rows, inputs, config, catalogue, lambda columns: epochs_of(snapshot, rows, columns), {})
     whole = time.perf_counter() - started
     figures = {
         "seconds": round(whole, 1),

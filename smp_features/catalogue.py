@@ -1,12 +1,15 @@
-"""The one table of features: each column of `post_features` that a model may see, its group and its meaning."""
+"""The features: each column of `post_features` that a model may see, its group, its meaning, and how it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from smp_features.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from smp_features.config import Config
 
 Kind = Literal["number", "category", "buckets", "vector"]
 
@@ -53,7 +56,7 @@ class Feature:
         kind: `number` (double), `category` (string, encoded inside the fold), `buckets` (array<bigint>, a hash per
             word) or `vector` (array<float>).
         comment: Meaning, unit, range, and what null means.
-        picture: The column depends on the image, directly or through its caption.
+        picture: The column depends on the image, directly or through a text made of it; `Catalogue.of` finds out.
         made: How its value is found: in an extractor's table, or as a cosine of two other features; null for those
             that the package computes from the source's own columns.
     """
@@ -73,34 +76,15 @@ class Feature:
         ]
 
 
-def _numbers(group: str, picture: bool = False, **comments: str) -> list[Feature]:
-    return [Feature(name, group, "number", comment, picture) for name, comment in comments.items()]
+def _numbers(group: str, **comments: str) -> list[Feature]:
+    return [Feature(name, group, "number", comment) for name, comment in comments.items()]
 
 
 def _categories(group: str, **comments: str) -> list[Feature]:
     return [Feature(name, group, "category", comment) for name, comment in comments.items()]
 
 
-_COSINE = "cosine of CLIP embeddings, -1..1; null when either is missing"
-
-FEATURES: tuple[Feature, ...] = (
-    Feature("image_embedding", "image", "vector", "CLIP image embedding, L2-normalised; null without a picture", True),
-    Feature(
-        "caption_embedding", "caption", "vector", "CLIP text embedding of the caption, L2-normalised; or null", True
-    ),
-    Feature("title_embedding", "text", "vector", "CLIP text embedding of the title, L2-normalised; null if empty"),
-    *_numbers(
-        "similarity",
-        picture=True,
-        caption_title_similarity=f"caption against title: {_COSINE} (the paper's inconsistency measure, figure 3)",
-        image_title_similarity=f"image against title: {_COSINE}",
-        image_caption_similarity=f"image against caption: {_COSINE}",
-    ),
-    *_numbers(
-        "perplexity",
-        title_log_perplexity="mean negative log-likelihood of the title, nats per token; null if empty (figure 4)",
-        title_token_count="tokens of the title scored by the language model; null if empty",
-    ),
+BUILT_IN: tuple[Feature, ...] = (
     *_numbers(
         "title",
         title_char_count="characters in the title, 0 if empty",
@@ -186,38 +170,161 @@ FEATURES: tuple[Feature, ...] = (
     ),
 )
 
-GROUPS: tuple[str, ...] = tuple(dict.fromkeys(feature.group for feature in FEATURES))
-
-CONTENT_GROUPS = ("image", "caption", "text", "similarity", "perplexity")
-"""Groups made by the frozen models; all others are metadata."""
-
 PICTURE = "picture"
 """The name under which all columns that depend on the image are left out together."""
 
 
-def columns_of(name: str) -> tuple[str, ...]:
-    """Columns that belong to a group, or to the set `picture`, in table order.
+def fingerprint_column(extractor: str) -> str:
+    """Return the column that says of a row which fingerprint of an extractor it was made with."""
+    return f"{extractor}_extractor"
 
-    Args:
-        name: A name of `GROUPS`, or `picture`: the image embedding, the caption and every similarity with the image.
 
-    Raises:
-        ConfigError: There is no such group.
+class Describes(Protocol):
+    """What a catalogue asks of an extractor."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a configuration."""
+
+    @property
+    def reads(self) -> str:
+        """`image` or `text`."""
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The columns of `post_features` that it adds, with how their values are found."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All features of a configuration: those of its extractors, then those of the source's own columns.
+
+    Attributes:
+        features: In the order of the columns of `post_features`.
     """
-    if name == PICTURE:
-        return tuple(feature.name for feature in FEATURES if feature.picture)
-    if name not in GROUPS:
-        raise ConfigError(f"Unknown feature group '{name}'.", nearest(name, [*GROUPS, PICTURE]))
-    return tuple(feature.name for feature in FEATURES if feature.group == name)
+
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def of(cls, extractors: Mapping[str, Describes]) -> Catalogue:
+        """Collect the features of some extractors and the built-in ones.
+
+        Args:
+            extractors: By name, in the order of their columns.
+
+        Raises:
+            ConfigError: Two features have one name, a group of an extractor is one of the built-in groups, or a
+                feature is made of something that does not exist.
+
+        >>> Catalogue.of({}).columns_of("place")
+        ('has_place', 'latitude', 'longitude', 'geo_accuracy')
+        """
+        origin = {feature.name: "the package itself" for feature in BUILT_IN}
+        taken = {feature.group for feature in BUILT_IN} | {PICTURE}
+        brought: list[Feature] = []
+        for extractor in extractors.values():
+            for feature in extractor.features:
+                mine = f"the extractor '{extractor.name}'"
+                if feature.name in origin:
+                    raise ConfigError(
+                        f"Two features are called '{feature.name}': one of {origin[feature.name]}, one of {mine}.",
+                        "Give the entry under `models` another name.",
+                    )
+                if feature.group in taken:
+                    raise ConfigError(
+                        f"The feature '{feature.name}' of {mine} would join '{feature.group}', "
+                        "a group of the package itself.",
+                        "Give the entry under `models` another name.",
+                    )
+                origin[feature.name] = mine
+                brought.append(feature)
+        vectors = {feature.name for feature in brought if feature.kind == "vector"}
+        for feature in brought:
+            _check_made(feature, extractors, vectors)
+        images = {"image", *(each.name for each in extractors.values() if each.reads == "image")}
+        pictured = {f.name for f in brought if isinstance(f.made, Lookup) and f.made.of in images}
+        pictured |= {f.name for f in brought if isinstance(f.made, Cosine) and pictured & {f.made.left, f.made.right}}
+        return cls((*(replace(f, picture=f.name in pictured) for f in brought), *BUILT_IN))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names by which features are switched, in table order."""
+        return tuple(dict.fromkeys(feature.group for feature in self.features))
+
+    @property
+    def content_groups(self) -> tuple[str, ...]:
+        """Groups made by the frozen models; all others are metadata."""
+        return tuple(dict.fromkeys(feature.group for feature in self.features if feature.made is not None))
+
+    @property
+    def content_columns(self) -> tuple[str, ...]:
+        """Columns made by the frozen models."""
+        return tuple(feature.name for feature in self.features if feature.made is not None)
+
+    def of_kind(self, kind: Kind) -> tuple[str, ...]:
+        """Columns of one kind, in table order."""
+        return tuple(feature.name for feature in self.features if feature.kind == kind)
+
+    def columns_of(self, name: str) -> tuple[str, ...]:
+        """Columns that belong to a group, or to the set `picture`, in table order.
+
+        Args:
+            name: A name of `groups`, or `picture`: every column that depends on the image, directly or through a text
+                that was made of it.
+
+        Raises:
+            ConfigError: There is no such group.
+        """
+        if name == PICTURE:
+            return tuple(feature.name for feature in self.features if feature.picture)
+        if name not in self.groups:
+            raise ConfigError(f"Unknown feature group '{name}'.", nearest(name, [*self.groups, PICTURE]))
+        return tuple(feature.name for feature in self.features if feature.group == name)
+
+    def selected(self, groups: Iterable[str] | None, without: Iterable[str] = ()) -> tuple[Feature, ...]:
+        """Features of the named groups, less those of the groups left out.
+
+        Args:
+            groups: Names of `groups`; None means all.
+            without: Groups, or `picture`, to leave out.
+        """
+        wanted = {column for group in (self.groups if groups is None else groups) for column in self.columns_of(group)}
+        dropped = {column for group in without for column in self.columns_of(group)}
+        return tuple(feature for feature in self.features if feature.name in wanted - dropped)
+
+    def check(self, config: Config) -> None:
+        """Refuse groups of the configuration that no feature is in.
+
+        Raises:
+            ConfigError: `features.groups` or `training.leave_out` names one; the nearest known name is told.
+        """
+        for setting, names, known in (
+            ("features.groups", config.features.groups or (), self.groups),
+            ("training.leave_out", config.training.leave_out, (*self.groups, PICTURE)),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(
+                        f"Configuration key '{setting}': unknown feature group '{name}'.", nearest(name, known)
+                    )
 
 
-def selected(groups: Iterable[str] | None, without: Iterable[str] = ()) -> tuple[Feature, ...]:
-    """Features of the named groups, less those of the groups left out.
-
-    Args:
-        groups: Names of `GROUPS`; None means all.
-        without: Groups, or `picture`, to leave out.
-    """
-    wanted = {column for group in (GROUPS if groups is None else groups) for column in columns_of(group)}
-    dropped = {column for group in without for column in columns_of(group)}
-    return tuple(feature for feature in FEATURES if feature.name in wanted - dropped)
+def _check_made(feature: Feature, extractors: Mapping[str, Describes], vectors: Set[str]) -> None:
+    made = feature.made
+    if isinstance(made, Lookup):
+        for what, named, known in (
+            ("computed by", made.extractor, tuple(extractors)),
+            ("of", made.of, ("image", "title", *extractors)),
+        ):
+            if named not in known:
+                raise ConfigError(
+                    f"The feature '{feature.name}' is {what} '{named}', and there is no such extractor.",
+                    nearest(named, known),
+                )
+    elif isinstance(made, Cosine):
+        for side in (made.left, made.right):
+            if side not in vectors:
+                raise ConfigError(
+                    f"The feature '{feature.name}' compares '{side}', and no vector is called that.",
+                    nearest(side, sorted(vectors)),
+                )

@@ -244,13 +244,12 @@ def tables(config: Config, format: Format = "table") -> None:
 @configured()
 def optimize(config: Config) -> None:
     """Compact small files in every table; contents stay the same."""
-    from smp_features.lake.specs import SPECS
     from smp_features.lake.tables import Lakehouse
     from smp_features.stages import locked
 
     with locked(config):
         lakehouse = Lakehouse(_session(config), config)
-        for name in SPECS:
+        for name in lakehouse.specs:
             lakehouse.optimize(name)
             say(f"{name}: compacted")
 

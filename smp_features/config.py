@@ -172,21 +172,12 @@ class FeaturesConfig(_Frozen):
     Attributes:
         time_rules: `strict` shows a post only what was known when it was made; `challenge` also the external
             profiles, whatever their date, as the SMP Challenge allows when declared.
-        groups: Feature groups that models are trained on, by the names in `features/catalogue.py`; null means all.
+        groups: Feature groups that models are trained on, by the names of `catalogue.py` and of the extractors; null
+            means all.
     """
 
     time_rules: Literal["strict", "challenge"] = "strict"
     groups: tuple[str, ...] | None = None
-
-    @field_validator("groups")
-    @classmethod
-    def _known_groups(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        from smp_features.catalogue import GROUPS
-
-        for name in value or ():
-            if name not in GROUPS:
-                raise ValueError(f"unknown feature group '{name}'. {nearest(name, GROUPS)}")
-        return value
 
 
 class AdapterConfig(_Frozen):
@@ -304,16 +295,6 @@ class TrainingConfig(_Frozen):
     regressor: RegressorConfig = RegressorConfig()
     search: SearchConfig = SearchConfig()
     seed: int = Field(default=7, ge=0, lt=2**32)
-
-    @field_validator("leave_out")
-    @classmethod
-    def _known_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from smp_features.catalogue import GROUPS, PICTURE
-
-        for name in value:
-            if name not in (*GROUPS, PICTURE):
-                raise ValueError(f"unknown feature group '{name}'. {nearest(name, [*GROUPS, PICTURE])}")
-        return value
 
 
 class GateConfig(_Frozen):

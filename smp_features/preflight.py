@@ -10,6 +10,7 @@ from smp_features.config import Config
 from smp_features.errors import RootError
 from smp_features.extractors.registry import build_extractors, chosen
 from smp_features.extractors.zoo import is_zoo_model
+from smp_features.lake.schema import Schema
 from smp_features.runs import is_local
 from smp_features.sources.base import open_source
 
@@ -25,6 +26,7 @@ def check_before_writing(
         extractors: The extractors about to run; None means all.
 
     Raises:
+        ConfigError: A feature group is unknown, or two things of the configuration have one name.
         SourceError: The source is not there, or is not what its kind reads.
         ModelError: A model folder is not a model of the right kind.
         RootError: The root cannot be created or written.
@@ -33,6 +35,7 @@ def check_before_writing(
         with tempfile.TemporaryDirectory() as scratch:
             open_source(config, Path(scratch)).check()
     check_root(config.root)
+    Schema.of(config)
     if stages is None or "extract" in stages:
         for extractor in chosen(build_extractors(config.models), extractors):
             extractor.check()

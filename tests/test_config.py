@@ -33,8 +33,6 @@ def test_a_file_extends_another_section_by_section(tmp_path):
         ("source.known_at.user_aditional=null", "Unknown configuration key 'source.known_at.user_aditional'. Did you"),
         ("source.limit=0", "Configuration key 'source.limit'"),
         ("training.adapter.epoch=3", "Unknown configuration key 'training.adapter.epoch'. Did you mean 'epochs'?"),
-        ("features.groups=[imge]", "unknown feature group 'imge'. Did you mean 'image'?"),
-        ("training.leave_out=[pictures]", "unknown feature group 'pictures'. Did you mean 'picture'?"),
         ("models.clip.idd=x", "Unknown configuration key 'models.clip.idd'. Did you mean 'id'?"),
         ("models.clip.dtype=float8", "Configuration key 'models.clip.dtype': input should be 'float32'"),
         ("models.clip=x", "Configuration key 'models.clip': input should be keys and values."),

@@ -13,12 +13,12 @@ from deltalake import DeltaTable as OutsideTable
 from deltalake import QueryBuilder
 from notebook_runs import executed, pictures_in
 
-from smp_features.config import load_config
+from smp_features.config import Config, load_config
 from smp_features.demo.generate import generate
 from smp_features.demo.walkthrough import demo_configuration
 from smp_features.demo.walkthrough import test_scores as scores_on_test_posts
 from smp_features.images import inspect_image
-from smp_features.lake.specs import SPECS
+from smp_features.lake.schema import Schema
 from smp_features.lake.tables import Lakehouse
 from smp_features.stages import STAGES, run_all
 from smp_features.status import errors_of, status_of
@@ -26,7 +26,8 @@ from smp_features.status import errors_of, status_of
 pytestmark = pytest.mark.slow
 
 POSTS = 300
-FEATURE_TABLES = [name for name in SPECS if name != "runs"]
+TABLES = tuple(Schema.of(Config()).specs)
+FEATURE_TABLES = [name for name in TABLES if name != "runs"]
 QUICK = ["training.folds=3", "training.bootstrap=100", "training.regressor.rounds=60", "training.adapter.epochs=3"]
 
 
@@ -92,7 +93,7 @@ def test_the_demo_compares_the_model_with_oracle_and_median(line):
 
 
 def test_an_outside_reader_counts_the_same_rows(line):
-    for name in SPECS:
+    for name in TABLES:
         table = OutsideTable(line.lakehouse.folder("tables", name))
         counted = QueryBuilder().register("t", table).execute("SELECT count(*) AS n FROM t").read_all()
         assert counted["n"][0].as_py() == line.lakehouse.read(name).count(), name

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from smp_features.analysis.cleaning import RULES, cleaning_flags
-from smp_features.catalogue import columns_of
+from smp_features.catalogue import fingerprint_column
 from smp_features.features.metadata import time_columns
 from smp_features.images import decode_rgb
 from smp_features.lake.tables import Lakehouse
@@ -29,11 +29,6 @@ SIMILARITIES = {
 """The three similarities of `post_features`, and what figures call them."""
 
 PERPLEXITY = "title_log_perplexity"
-
-EXTRACTED = ("captions", "image_embeddings", "text_embeddings", "perplexities")
-"""Tables whose rows carry a fingerprint and a status."""
-
-_FINGERPRINT_COLUMNS = ("caption_extractor", "clip_image_extractor", "clip_text_extractor", "perplexity_extractor")
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ def error_counts(lakehouse: Lakehouse) -> pd.DataFrame:
         .select(F.lit("attempts").alias("table"), F.coalesce("extractor", F.lit("")).alias("extractor"), "status")
     )
     rows = posts.union(refused).union(attempts)
-    for name in EXTRACTED:
+    for name in lakehouse.content_tables:
         rows = rows.union(lakehouse.read(name).select(F.lit(name).alias("table"), "extractor", "status"))
     counted = rows.where(F.col("status") != "ok").groupBy("table", "extractor", "status").agg(F.count("*").alias("n"))
     return counted.orderBy("table", "extractor", F.desc("n"), "status").toPandas()
@@ -123,7 +118,8 @@ def last_runs(lakehouse: Lakehouse) -> pd.DataFrame:
 
 def extractors_in_use(lakehouse: Lakehouse) -> pd.DataFrame:
     """Return the extractors behind the rows of `post_features`: `name`, `extractor`, `description` (JSON), `posts`."""
-    used = lakehouse.read("post_features").select(F.explode(F.array(*_FINGERPRINT_COLUMNS)).alias("extractor"))
+    columns = [fingerprint_column(name) for name in lakehouse.extractors]
+    used = lakehouse.read("post_features").select(F.explode(F.array(*columns)).alias("extractor"))
     counted = used.groupBy("extractor").agg(F.count("*").alias("posts"))
     described = lakehouse.read("extractors").select("extractor", "name", "description")
     return counted.join(described, "extractor", "left").orderBy("name", "extractor").toPandas()
@@ -147,7 +143,7 @@ def profile_origins(lakehouse: Lakehouse) -> pd.DataFrame:
 
 def feature_coverage(lakehouse: Lakehouse) -> pd.DataFrame:
     """Count per split the posts that have each measure: `split`, `posts`, the measures' columns, `external`."""
-    external = F.coalesce(*columns_of("external"))
+    external = F.coalesce(*lakehouse.catalogue.columns_of("external"))
     return (
         lakehouse.read("post_features")
         .groupBy("split")

@@ -13,7 +13,7 @@ import logging
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -116,6 +116,9 @@ class Extractor(ABC):
         version: Raised when this package's own part of the computation changes its results.
         table: The table that its rows go to. Extractors may share one, when their columns are the same.
         noun: What one row of it is called.
+        table_comment: What one row of the table is; by default, that noun per content and extractor.
+        constraints: What must hold of its rows, name to SQL condition; None for what follows from the outputs: a row
+            that is `ok` has its texts, and numbers and vectors without NaN.
         texts: Of an extractor that reads text, which texts of a post it is wanted for: `title`, or also `captions`,
             which is every text that extractors made.
         makes_text: The output whose values are texts, which text extractors read in turn; None for no output.
@@ -129,6 +132,8 @@ class Extractor(ABC):
     version: ClassVar[int]
     table: ClassVar[str]
     noun: ClassVar[str] = "row"
+    table_comment: ClassVar[str] = ""
+    constraints: ClassVar[Mapping[str, str] | None] = None
     texts: ClassVar[tuple[str, ...]] = (TITLE,)
     makes_text: ClassVar[str | None] = None
     Settings: ClassVar[type[ModelSettings]] = ModelSettings

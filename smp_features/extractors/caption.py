@@ -78,6 +78,7 @@ class CaptionExtractor(Extractor):
     version: ClassVar[int] = 1
     table: ClassVar[str] = "captions"
     noun: ClassVar[str] = "caption"
+    table_comment: ClassVar[str] = "one caption per image and captioner"
     makes_text: ClassVar[str | None] = "caption"
     Settings: ClassVar[type[ModelSettings]] = CaptionSettings
 
@@ -90,7 +91,7 @@ class CaptionExtractor(Extractor):
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
         """One string column, `caption`."""
-        return (OutputColumn("caption", pa.string(), "Generated caption; null unless status is ok"),)
+        return (OutputColumn("caption", pa.string(), "the caption; null unless ok"),)
 
     @property
     def max_cost(self) -> float:

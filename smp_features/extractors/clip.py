@@ -115,9 +115,7 @@ class _ClipExtractor(Extractor):
     @property
     def outputs(self) -> tuple[OutputColumn, ...]:
         """One column, `embedding`: float32, L2-normalised."""
-        return (
-            OutputColumn("embedding", pa.list_(pa.float32()), "CLIP vector, L2-normalised; null unless status is ok"),
-        )
+        return (OutputColumn("embedding", pa.list_(pa.float32()), "(d,) float32, L2-normalised; null unless ok"),)
 
     def identity(self) -> dict[str, Any]:
         """See `Extractor.identity`; the activation is in it, since weights run under either."""
@@ -268,6 +266,7 @@ class ClipImageExtractor(_ClipExtractor):
     version: ClassVar[int] = 1
     table: ClassVar[str] = "image_embeddings"
     noun: ClassVar[str] = "image embedding"
+    table_comment: ClassVar[str] = "one CLIP image embedding per content and extractor"
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -299,6 +298,7 @@ class ClipTextExtractor(_ClipExtractor):
     version: ClassVar[int] = 1
     table: ClassVar[str] = "text_embeddings"
     noun: ClassVar[str] = "text embedding"
+    table_comment: ClassVar[str] = "one CLIP text embedding per content and extractor"
     texts: ClassVar[tuple[str, ...]] = (TITLE, MADE)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -86,6 +86,11 @@ class PerplexityExtractor(Extractor):
     version: ClassVar[int] = 1
     table: ClassVar[str] = "perplexities"
     noun: ClassVar[str] = "perplexity"
+    table_comment: ClassVar[str] = "one log-perplexity per text and language model"
+    constraints: ClassVar[Mapping[str, str] | None] = {
+        "perplexity_is_finite": "status <> 'ok' OR (log_perplexity IS NOT NULL AND log_perplexity >= 0 "
+        "AND NOT isnan(log_perplexity))"
+    }
     Settings: ClassVar[type[ModelSettings]] = PerplexitySettings
 
     @classmethod
@@ -101,10 +106,10 @@ class PerplexityExtractor(Extractor):
             OutputColumn(
                 "log_perplexity",
                 pa.float64(),
-                "Mean negative log-likelihood per token, in nats; null unless status is ok",
+                "mean negative log-likelihood, nats per token, BOS prepended; null unless ok",
             ),
-            OutputColumn("token_count", pa.int32(), "Tokens scored, start token aside; null unless status is ok"),
-            OutputColumn("truncated", pa.bool_(), "Whether only the text's beginning was scored; null unless ok"),
+            OutputColumn("token_count", pa.int32(), "tokens scored; null unless ok"),
+            OutputColumn("truncated", pa.bool_(), "the text was cut at the configured token limit; null unless ok"),
         )
 
     @property

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from smp_features.errors import ConfigError
 from smp_features.features.history import HISTORY
-from smp_features.lake.specs import SPECS
+from smp_features.lake.specs import USER_PROFILES
 
 _OUTCOMES = (
     "popularity", "label", "target", "outcome", "score", "rank", "ranking", "prediction", "view", "impression",
@@ -38,7 +38,7 @@ def check_time_rules(columns: Iterable[str]) -> None:
     Raises:
         ConfigError: Some are post-outcome columns; all of them are named.
     """
-    dated = {*SPECS["user_profiles"].column_names, *HISTORY}
+    dated = {*USER_PROFILES.column_names, *HISTORY}
     refused = [name for name in columns if name not in dated and OUTCOME_WORDS & set(name.lower().split("_"))]
     if refused:
         raise ConfigError(

@@ -6,13 +6,6 @@ import numpy as np
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-SIMILARITIES: dict[str, tuple[str, str]] = {
-    "caption_title_similarity": ("caption_embedding", "title_embedding"),
-    "image_title_similarity": ("image_embedding", "title_embedding"),
-    "image_caption_similarity": ("image_embedding", "caption_embedding"),
-}
-"""Each similarity and the two embeddings it compares; higher means more consistent."""
-
 
 def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the cosine of each pair of L2-normalised vectors.

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import FEATURES
+from smp_features.catalogue import BUILT_IN, Catalogue, Cosine, Lookup, fingerprint_column
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError
-from smp_features.extractors import build_extractors
 from smp_features.features import metadata
 from smp_features.features.as_of import check_time_rules, with_profiles
 from smp_features.features.history import HISTORY, with_history
-from smp_features.features.inconsistency import SIMILARITIES, cosine_column
+from smp_features.features.inconsistency import cosine_column
 from smp_features.features.local_time import local_columns
+from smp_features.features.lookup import joins, made_of, with_values, with_vectors
 from smp_features.features.scripts import script_columns
-from smp_features.lake.specs import SPECS
-from smp_features.lake.tables import Lakehouse, row_hash
+from smp_features.lake.tables import Lakehouse, canonical_json, row_hash
 from smp_features.runs import Phases, Summary
 
 logger = logging.getLogger(__name__)
@@ -28,22 +27,17 @@ logger = logging.getLogger(__name__)
 VERSION = 2
 """Raised whenever this package computes a feature differently; every row is then recomputed once."""
 
-CONTENT_TABLES = ("captions", "image_embeddings", "text_embeddings", "perplexities")
-INPUTS = ("posts", "labels", "user_profiles", *CONTENT_TABLES)
-
 _POST_COLUMNS = (
     *("pid", "uid", "split", "event_ts", "title", "title_key", "tags"),
     *("category", "subcategory", "concept", "media_type", "path_alias"),
     *("latitude", "longitude", "geo_accuracy", "image_key", "image_status"),
 )
-_FOUND = ("caption_status", "caption_key", "image_found", "title_found", "caption_found", "perplexity_found")
-_EXTERNAL = tuple(feature.name for feature in FEATURES if feature.group == "external")
-_VECTORS = tuple(feature.name for feature in FEATURES if feature.kind == "vector")
+EXTERNAL = tuple(feature.name for feature in BUILT_IN if feature.group == "external")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What rows are made with: the fingerprints of the four extractors, by name, and the time rules."""
+    """What rows are made with: the fingerprints of the extractors, by name, and the time rules."""
 
     fingerprints: Mapping[str, str]
     time_rules: str
@@ -51,14 +45,14 @@ class Recipe:
     @property
     def columns(self) -> dict[str, str]:
         """The values recorded in every row: `caption_extractor` … and `time_rules`."""
-        recorded = {f"{name}_extractor": fingerprint for name, fingerprint in sorted(self.fingerprints.items())}
+        recorded = {fingerprint_column(name): value for name, value in sorted(self.fingerprints.items())}
         return recorded | {"time_rules": self.time_rules}
 
 
-def configured_recipe(config: Config) -> Recipe:
+def configured_recipe(lakehouse: Lakehouse) -> Recipe:
     """Return what rows are to be made with, by the configuration. Model folders are digested, no model is loaded."""
-    fingerprints = {name: extractor.fingerprint for name, extractor in build_extractors(config.models).items()}
-    return Recipe(fingerprints, config.features.time_rules)
+    fingerprints = {name: extractor.fingerprint for name, extractor in lakehouse.extractors.items()}
+    return Recipe(fingerprints, lakehouse.config.features.time_rules)
 
 
 def features(session: SparkSession, config: Config, *, run: str) -> Summary:
@@ -81,10 +75,11 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
         ModelError: A configured model is not there.
         ReconciliationError: Rows were lost or doubled.
     """
-    check_time_rules(feature.name for feature in FEATURES)
-    recipe = configured_recipe(config)
     lakehouse, phases = Lakehouse(session, config), Phases()
-    versions = lakehouse.versions(INPUTS)
+    catalogue, joined = lakehouse.catalogue, joins(lakehouse)
+    check_time_rules(feature.name for feature in catalogue.features)
+    recipe = configured_recipe(lakehouse)
+    versions = lakehouse.versions(inputs_of(lakehouse))
     before = lakehouse.version("post_features")
 
     with phases("plan"):
@@ -99,16 +94,16 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
     if computed:
         rows_folder = lakehouse.folder("staging", "post_features", run, "rows")
         with phases("compute"):
-            feature_rows(with_vectors(lakehouse, todo, recipe, versions), recipe).write.mode("overwrite").parquet(
-                rows_folder
-            )
+            complete = with_vectors(todo, lakehouse, joined, recipe.fingerprints, versions)
+            feature_rows(lakehouse, complete, recipe).write.mode("overwrite").parquet(rows_folder)
         with phases("write"):
             rows = session.read.parquet(rows_folder)
             _check_counts(rows, computed)
             lakehouse.synchronise("post_features", rows, "inputs_key")
     if gone:
         with phases("write"):
-            kept = lakehouse.read("post_features").join(posts, "pid", "left_semi")
+            kept = lakehouse.read("post_features").select(*lakehouse.spec("post_features").column_names)
+            kept = kept.join(posts, "pid", "left_semi")
             lakehouse.synchronise("post_features", kept, "inputs_key", delete_missing=True)
     with phases("count"):
         lakehouse.discard("staging", "post_features", run)
@@ -141,6 +136,11 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
     )
 
 
+def inputs_of(lakehouse: Lakehouse) -> tuple[str, ...]:
+    """Return the tables that features are made from."""
+    return ("posts", "labels", "user_profiles", *lakehouse.content_tables)
+
+
 def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str, int]) -> DataFrame:
     """Return everything but the vectors that a post's row is computed from, and its hash.
 
@@ -149,67 +149,27 @@ def resolved_inputs(lakehouse: Lakehouse, recipe: Recipe, versions: Mapping[str,
 
     Returns:
         One row per post: columns of `posts`, the group `history`, the profiles as structs `user_data` and `external`,
-        caption and perplexity of the configured extractors, and `inputs_key`.
+        the texts, numbers and categories of the configured extractors, and `inputs_key`.
     """
-    made_with = recipe.fingerprints
-
-    def content(table: str, extractor: str, **columns: str) -> DataFrame:
-        rows = lakehouse.read(table, versions[table]).where(F.col("extractor") == made_with[extractor])
-        return rows.select(*(F.col(column).alias(name) for name, column in columns.items()))
-
     posts = lakehouse.read("posts", versions["posts"]).select(*_POST_COLUMNS)
     labels = lakehouse.read("labels", versions["labels"])
     profiles = lakehouse.read("user_profiles", versions["user_profiles"])
-    captions = content(
-        "captions", "caption", image_key="image_key", caption="caption", caption_key="text_key", caption_status="status"
-    )
-    images = content("image_embeddings", "clip_image", image_key="image_key", image_found="status")
-    titles = content("text_embeddings", "clip_text", title_key="text_key", title_found="status")
-    caption_texts = content("text_embeddings", "clip_text", caption_key="text_key", caption_found="status")
-    perplexities = content(
-        "perplexities",
-        "perplexity",
-        title_key="text_key",
-        title_log_perplexity="log_perplexity",
-        title_token_count="token_count",
-        perplexity_found="status",
-    )
-    joined = with_profiles(with_history(posts, labels), profiles, recipe.time_rules)
-    for rows, key in (
-        (captions, "image_key"),
-        (images, "image_key"),
-        (titles, "title_key"),
-        (caption_texts, "caption_key"),
-        (perplexities, "title_key"),
-    ):
-        joined = joined.join(rows, key, "left")
+    known = with_profiles(with_history(posts, labels), profiles, recipe.time_rules)
+    joined = joins(lakehouse)
+    complete = with_values(known, lakehouse, joined, recipe.fingerprints, versions)
+    made = canonical_json([VERSION, made_of(lakehouse.catalogue)])
     recorded = [F.lit(value).alias(name) for name, value in recipe.columns.items()]
     identity = [_plain(column) for column in _POST_COLUMNS]
     profile_hashes = [F.col(name)["row_hash"].alias(name) for name in ("user_data", "external")]
-    hashed = row_hash([F.lit(VERSION).alias("version"), *recorded, *identity, *_FOUND, *HISTORY, *profile_hashes])
-    return joined.withColumn("inputs_key", hashed)
+    found = [name for join in joined for name in (join.found, *join.text_keys)]
+    hashed = row_hash([F.lit(made).alias("made"), *recorded, *identity, *found, *HISTORY, *profile_hashes])
+    return complete.withColumn("inputs_key", hashed)
 
 
-def with_vectors(lakehouse: Lakehouse, inputs: DataFrame, recipe: Recipe, versions: Mapping[str, int]) -> DataFrame:
-    """Join the embeddings of picture, caption and title; null where there is none."""
-
-    def vectors(table: str, extractor: str, key: str, joined_by: str, name: str) -> DataFrame:
-        rows = lakehouse.read(table, versions[table]).where(F.col("extractor") == recipe.fingerprints[extractor])
-        return rows.select(F.col(key).alias(joined_by), F.col("embedding").alias(name))
-
-    images = vectors("image_embeddings", "clip_image", "image_key", "image_key", "image_embedding")
-    captions = vectors("text_embeddings", "clip_text", "text_key", "caption_key", "caption_embedding")
-    titles = vectors("text_embeddings", "clip_text", "text_key", "title_key", "title_embedding")
-    joined = inputs.join(images, "image_key", "left").join(captions, "caption_key", "left")
-    return joined.join(titles, "title_key", "left")
-
-
-def feature_rows(inputs: DataFrame, recipe: Recipe) -> DataFrame:
+def feature_rows(lakehouse: Lakehouse, inputs: DataFrame, recipe: Recipe) -> DataFrame:
     """Compute the rows of `post_features` from resolved inputs with vectors; nothing is joined or looked up here."""
     values: dict[str, Column] = {
-        **{name: cosine_column(left, right) for name, (left, right) in SIMILARITIES.items()},
-        "title_log_perplexity": F.col("title_log_perplexity"),
-        "title_token_count": F.col("title_token_count").cast("double"),
+        **extracted_columns(lakehouse.catalogue),
         **metadata.title_columns(),
         **script_columns(),
         **metadata.tag_columns(),
@@ -218,26 +178,38 @@ def feature_rows(inputs: DataFrame, recipe: Recipe) -> DataFrame:
         **metadata.place_columns(),
         **metadata.user_columns("user_data"),
         "user_has_alias": F.col("path_alias").isNotNull().cast("double"),
-        **{name: F.col("external")[name].cast("double") for name in _EXTERNAL},
+        **{name: F.col("external")[name].cast("double") for name in EXTERNAL},
         **{name: F.lit(value) for name, value in recipe.columns.items()},
         "computed_at": F.current_timestamp(),
     }
     made = inputs.select(
         *(
             values.get(name, F.col(name)).alias(name)
-            for name in SPECS["post_features"].column_names
+            for name in lakehouse.spec("post_features").column_names
             if name != "features_key"
         )
     )
     hashed = [name for name in made.columns if name not in ("inputs_key", "computed_at")]
-    return made.withColumn("features_key", row_hash([_plain(name) for name in hashed]))
+    vectors = lakehouse.catalogue.of_kind("vector")
+    return made.withColumn("features_key", row_hash([_plain(name, vectors) for name in hashed]))
 
 
-def _plain(name: str) -> Column:
+def extracted_columns(catalogue: Catalogue) -> dict[str, Column]:
+    """Return the features of extractors, from inputs that hold what was looked up."""
+    found: dict[str, Column] = {}
+    for feature in catalogue.features:
+        if isinstance(feature.made, Cosine):
+            found[feature.name] = cosine_column(feature.made.left, feature.made.right)
+        elif isinstance(feature.made, Lookup):
+            found[feature.name] = F.col(feature.name).cast(feature.sql_type)
+    return found
+
+
+def _plain(name: str, vectors: Collection[str] = ()) -> Column:
     """Return a column in a form whose JSON is the same everywhere: times without a zone, vectors as a hash."""
     if name == "event_ts":
         return F.unix_micros(name).alias(name)
-    if name in _VECTORS:
+    if name in vectors:
         return F.when(F.col(name).isNotNull(), F.xxhash64(name)).alias(name)
     return F.col(name)
 

@@ -2,29 +2,27 @@
 
 Vectors. A booster and a tensor have no null, so a missing vector is zeros of its column's dimension, and a column
 `has_<vector>` says 1 or 0. The dimension is the one of the column's other rows; a column without any vector at all
-holds arrays of one zero. `features/vectors.py` applies the same rule in plain numpy.
+holds arrays of one zero. `model/vectors.py` applies the same rule in plain numpy.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import FEATURES
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.features.as_of import check_time_rules
 from smp_features.features.post_features import Recipe, configured_recipe
-from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse, row_hash
 from smp_features.runs import Phases, Summary
 from smp_features.splits import GATE_FOLD, fold_column
 
 logger = logging.getLogger(__name__)
 
-VECTORS = tuple(feature.name for feature in FEATURES if feature.kind == "vector")
 INPUTS = ("post_features", "labels")
 
 
@@ -47,18 +45,19 @@ def training_set(session: SparkSession, config: Config, *, run: str) -> Summary:
             configured; a label was known before its post was made; vectors of one column differ in length.
         ReconciliationError: Two posts have one row id, or rows were lost.
     """
-    check_time_rules(feature.name for feature in FEATURES)
-    recipe = configured_recipe(config)
     lakehouse, phases = Lakehouse(session, config), Phases()
+    check_time_rules(feature.name for feature in lakehouse.catalogue.features)
+    vectors = lakehouse.catalogue.of_kind("vector")
+    recipe = configured_recipe(lakehouse)
     versions = lakehouse.versions(INPUTS)
     before = lakehouse.version("training_set")
     with phases("check"):
         labels = lakehouse.read("labels", versions["labels"])
         joined = joined_rows(lakehouse.read("post_features", versions["post_features"]), labels)
         wanted = labels.count()
-        facts = _checked(joined, recipe)
+        facts = _checked(joined, recipe, vectors)
     with phases("write"):
-        rows = training_rows(joined, config, {name: facts[f"longest_{name}"] or 1 for name in VECTORS})
+        rows = training_rows(lakehouse, joined, {name: facts[f"longest_{name}"] or 1 for name in vectors})
         counts = lakehouse.synchronise("training_set", rows, "row_hash", delete_missing=True)
     with phases("count"):
         after = lakehouse.version("training_set")
@@ -100,41 +99,41 @@ def joined_rows(features: DataFrame, labels: DataFrame) -> DataFrame:
     return features.join(known, "pid").withColumn("row_id", F.xxhash64("pid"))
 
 
-def training_rows(joined: DataFrame, config: Config, dimensions: dict[str, int]) -> DataFrame:
+def training_rows(lakehouse: Lakehouse, joined: DataFrame, dimensions: dict[str, int]) -> DataFrame:
     """Return the rows of `training_set`.
 
     Args:
+        lakehouse: Its configuration decides columns, folds and gate.
         joined: What `joined_rows` returns.
-        config: Decides folds and gate.
         dimensions: Of each vector column.
     """
-    training, gate = config.training, config.registry.gate
-    zeros = {name: F.array_repeat(F.lit(0.0).cast("float"), dimensions[name]) for name in VECTORS}
+    training, gate = lakehouse.config.training, lakehouse.config.registry.gate
+    zeros = {name: F.array_repeat(F.lit(0.0).cast("float"), width) for name, width in dimensions.items()}
     values: dict[str, Column] = {
         "fold": fold_column("uid", training.folds, training.seed, gate.share),
-        **{name: F.coalesce(name, zeros[name]) for name in VECTORS},
-        **{f"has_{name}": F.col(name).isNotNull().cast("double") for name in VECTORS},
+        **{name: F.coalesce(name, zero) for name, zero in zeros.items()},
+        **{f"has_{name}": F.col(name).isNotNull().cast("double") for name in zeros},
     }
     made = joined.select(
         *(
             values.get(name, F.col(name)).alias(name)
-            for name in SPECS["training_set"].column_names
+            for name in lakehouse.spec("training_set").column_names
             if name != "row_hash"
         )
     )
     known_at = F.unix_micros("label_known_at").alias("label_known_at")
-    lengths = [F.lit(dimensions[name]).alias(name) for name in VECTORS]
+    lengths = [F.lit(width).alias(name) for name, width in dimensions.items()]
     return made.withColumn("row_hash", row_hash(["features_key", "popularity", known_at, "fold", *lengths]))
 
 
-def _checked(joined: DataFrame, recipe: Recipe) -> Row:
+def _checked(joined: DataFrame, recipe: Recipe, vectors: Sequence[str]) -> Row:
     foreign = [
         F.count(F.when(F.col(name) != F.lit(value), 1)).alias(f"foreign_{name}")
         for name, value in recipe.columns.items()
     ]
     lengths = [
         how(F.when(F.col(name).isNotNull(), F.size(name))).alias(f"{said}_{name}")
-        for name in VECTORS
+        for name in vectors
         for how, said in ((F.min, "shortest"), (F.max, "longest"))
     ]
     facts = joined.agg(
@@ -161,7 +160,7 @@ def _checked(joined: DataFrame, recipe: Recipe) -> Row:
             f"{facts['early_labels']} labels are older than their post: labels.known_at < post_features.event_ts.",
             "Check source.known_at.label_maturity_days, then run `smp ingest`.",
         )
-    for name in VECTORS:
+    for name in vectors:
         if facts[f"shortest_{name}"] != facts[f"longest_{name}"]:
             raise StageError(
                 f"post_features.{name} holds vectors of {facts[f'shortest_{name}']} and of "

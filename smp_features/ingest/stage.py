@@ -17,7 +17,7 @@ from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, 
 from smp_features.ingest.scan_frames import scan_frames
 from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
 from smp_features.ingest.staging import StagingArea
-from smp_features.lake.specs import SPECS
+from smp_features.lake.specs import POSTS, USER_PROFILES
 from smp_features.lake.tables import Lakehouse, first_by_key, row_hash
 from smp_features.runs import Phases, Summary
 from smp_features.sources.base import FrameSource, RowSource, open_source
@@ -161,7 +161,7 @@ def _posts(lakehouse: Lakehouse, area: StagingArea, staged: DataFrame, images_re
         "image_size": size,
         "image_modified_at": modified_at,
     }
-    columns = [name for name in SPECS["posts"].column_names if name != "row_hash"]
+    columns = [name for name in POSTS.column_names if name != "row_hash"]
     posts = known.select(*(made.get(name, F.col(name)).alias(name) for name in columns))
     return posts.withColumn("row_hash", row_hash(columns))
 
@@ -185,7 +185,7 @@ def _profiles(area: StagingArea, staged: DataFrame, found: ScanResult, config: C
     if found.external:
         crawled = config.source.known_at.user_additional
         profiles = profiles.unionByName(external_profiles(staged, area.read(EXTERNAL_FILES), crawled), True)
-    columns = [name for name in SPECS["user_profiles"].column_names if name != "row_hash"]
+    columns = [name for name in USER_PROFILES.column_names if name != "row_hash"]
     for name in EXTERNAL_COUNTS:
         if name not in profiles.columns:
             profiles = profiles.withColumn(name, F.lit(None).cast("bigint"))

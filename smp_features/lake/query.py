@@ -15,7 +15,6 @@ from rich.table import Table
 from smp_features.config import Config
 from smp_features.errors import UsageError
 from smp_features.jvm import parsed
-from smp_features.lake.specs import SPECS
 from smp_features.lake.tables import Lakehouse
 
 _READING_COMMANDS = ("Show", "Describe", "Explain")
@@ -68,7 +67,7 @@ def describe_tables(session: SparkSession, config: Config) -> list[dict[str, Any
             "version": lakehouse.version(name),
             "one row is": spec.comment,
         }
-        for name, spec in SPECS.items()
+        for name, spec in lakehouse.specs.items()
         if lakehouse.exists(name)
     ]
 
@@ -103,7 +102,7 @@ def render(rows: list[dict[str, Any]], form: str) -> str:
 
 def _existing(session: SparkSession, config: Config) -> Lakehouse:
     lakehouse = Lakehouse(session, config)
-    if not any(lakehouse.exists(name) for name in SPECS):
+    if not any(lakehouse.exists(name) for name in lakehouse.specs):
         hint = "Name the root by --root, or make the tables by `smp run`."
         raise UsageError(f"There are no tables under {lakehouse.where}.", hint)
     return lakehouse

@@ -1,4 +1,7 @@
-"""What every table holds: columns with their meaning, key, constraints. Pure descriptions; `tables.py` applies them."""
+"""What the built-in tables hold: columns with meaning, key, constraints. `schema.py` adds those of a configuration.
+
+Pure descriptions; `tables.py` applies them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-
-from smp_features.catalogue import FEATURES
 
 RETENTION = "interval 400 days"
 """How long old versions stay readable: registered models refer to the versions they were trained on."""
@@ -36,6 +37,20 @@ def arrow_type(sql_type: str) -> pa.DataType:
         key, _, value = sql_type[4:-1].partition(",")
         return pa.map_(arrow_type(key), arrow_type(value))
     return _ARROW_TYPES[sql_type]
+
+
+def sql_type(of: pa.DataType) -> str:
+    """Return the SQL type of an Arrow type: the other direction of `arrow_type`.
+
+    Raises:
+        KeyError: No column of these tables has such a type.
+
+    >>> sql_type(pa.list_(pa.float32()))
+    'array<float>'
+    """
+    if pa.types.is_list(of):
+        return f"array<{sql_type(of.value_type)}>"
+    return {known: name for name, known in _ARROW_TYPES.items()}[of]
 
 
 @dataclass(frozen=True)
@@ -112,42 +127,27 @@ def _shard() -> Column:
     return Column("shard", "string", "leading hex digit of the content key; the partition", required=True)
 
 
-_STATUS = Column("status", "string", "ok, or why the input cannot be used (permanent)", required=True)
-_ERROR = Column("error", "string", "a short message without any content; null when ok")
-_COMPUTED_AT = Column("computed_at", "timestamp", "when we computed it (UTC)", required=True)
-_EXTRACTOR = Column("extractor", "string", "fingerprint of the extractor; see `extractors`", required=True)
+STATUS = Column("status", "string", "ok, or why the input cannot be used (permanent)", required=True)
+ERROR = Column("error", "string", "a short message without any content; null when ok")
+COMPUTED_AT = Column("computed_at", "timestamp", "when we computed it (UTC)", required=True)
+EXTRACTOR = Column("extractor", "string", "fingerprint of the extractor; see `extractors`", required=True)
 
 
 def _content_key(name: str, of: str) -> Column:
     return Column(name, "string", f"SHA-256 of {of}, 64 hex digits", required=True)
 
 
-_IMAGE_KEY = _content_key("image_key", "the image's bytes")
-_TEXT_KEY = _content_key("text_key", "the text's UTF-8 bytes")
+IMAGE_KEY = _content_key("image_key", "the image's bytes")
+TEXT_KEY = _content_key("text_key", "the text's UTF-8 bytes")
 
 _HEX = "{0} RLIKE '^[0-9a-f]{{64}}$'"
 _SHARD_IS = "shard = substring({0}, 1, 1)"
 
 
-def _sharded(name: str, comment: str, key: tuple[str, ...], *columns: Column, **constraints: str) -> TableSpec:
+def sharded_table(name: str, comment: str, key: tuple[str, ...], *columns: Column, **constraints: str) -> TableSpec:
+    """Return the specification of a table of contents, partitioned by the first digit of its content key."""
     rules = {"key_is_sha256": _HEX.format(key[0]), "shard_of_key": _SHARD_IS.format(key[0]), **constraints}
     return TableSpec(name, comment, (_shard(), *columns), key, True, rules)
-
-
-def _embeddings(name: str, key: Column, of: str) -> TableSpec:
-    finite = "size(embedding) > 0 AND NOT exists(embedding, v -> v IS NULL OR isnan(v))"
-    return _sharded(
-        name,
-        f"one CLIP {of} embedding per content and extractor",
-        (key.name, "extractor"),
-        key,
-        _EXTRACTOR,
-        Column("embedding", "array<float>", "(d,) float32, L2-normalised; null unless ok"),
-        _STATUS,
-        _ERROR,
-        _COMPUTED_AT,
-        embedding_is_finite=f"status <> 'ok' OR (embedding IS NOT NULL AND {finite})",
-    )
 
 
 POSTS = TableSpec(
@@ -239,59 +239,26 @@ USER_PROFILES = TableSpec(
     constraints={"origin_is_known": "origin IN ('user_data', 'external')"},
 )
 
-IMAGES = _sharded(
+IMAGES = sharded_table(
     "images",
     "each distinct image once",
     ("image_key",),
-    _IMAGE_KEY,
+    IMAGE_KEY,
     Column("bytes", "binary", "the original file's bytes, usable or not", required=True),
     Column("width", "int", "pixels; null unless decoded"),
     Column("height", "int", "pixels; null unless decoded"),
     Column("format", "string", "JPEG, PNG …; null if unknown"),
     Column("frames", "int", "frames in the file; the first is used"),
-    _STATUS,
-    _ERROR,
+    STATUS,
+    ERROR,
 )
 
-TEXTS = _sharded(
+TEXTS = sharded_table(
     "texts",
     "each distinct text once: titles at ingest, captions as they are made",
     ("text_key",),
-    _TEXT_KEY,
+    TEXT_KEY,
     Column("text", "string", "the text as extracted", required=True),
-)
-
-CAPTIONS = _sharded(
-    "captions",
-    "one caption per image and captioner",
-    ("image_key", "extractor"),
-    _IMAGE_KEY,
-    _EXTRACTOR,
-    Column("caption", "string", "the caption; null unless ok"),
-    Column("text_key", "string", "SHA-256 of the caption; joins `texts`; null unless ok"),
-    _STATUS,
-    _ERROR,
-    _COMPUTED_AT,
-    caption_if_ok="status <> 'ok' OR (caption IS NOT NULL AND text_key IS NOT NULL)",
-)
-
-IMAGE_EMBEDDINGS = _embeddings("image_embeddings", _IMAGE_KEY, "image")
-TEXT_EMBEDDINGS = _embeddings("text_embeddings", _TEXT_KEY, "text")
-
-PERPLEXITIES = _sharded(
-    "perplexities",
-    "one log-perplexity per text and language model",
-    ("text_key", "extractor"),
-    _TEXT_KEY,
-    _EXTRACTOR,
-    Column("log_perplexity", "double", "mean negative log-likelihood, nats per token, BOS prepended; null unless ok"),
-    Column("token_count", "int", "tokens scored; null unless ok"),
-    Column("truncated", "boolean", "the text was cut at the configured token limit; null unless ok"),
-    _STATUS,
-    _ERROR,
-    _COMPUTED_AT,
-    perplexity_is_finite="status <> 'ok' OR (log_perplexity IS NOT NULL AND log_perplexity >= 0 "
-    "AND NOT isnan(log_perplexity))",
 )
 
 ATTEMPTS = TableSpec(
@@ -313,75 +280,11 @@ EXTRACTORS = TableSpec(
     "the description behind each fingerprint",
     (
         Column("extractor", "string", "fingerprint", required=True),
-        Column("name", "string", "caption, clip_image, clip_text or perplexity", required=True),
+        Column("name", "string", "of the extractor, such as caption or clip_image", required=True),
         Column("description", "string", "everything that decides the output, as JSON", required=True),
         Column("first_used_at", "timestamp", "when it was first used here (UTC)", required=True),
     ),
     ("extractor",),
-)
-
-_FINGERPRINTS = (
-    Column("caption_extractor", "string", "fingerprint of the captioner", required=True),
-    Column("clip_image_extractor", "string", "fingerprint of the image encoder", required=True),
-    Column("clip_text_extractor", "string", "fingerprint of the text encoder", required=True),
-    Column("perplexity_extractor", "string", "fingerprint of the language model", required=True),
-)
-
-POST_FEATURES = TableSpec(
-    "post_features",
-    "one row per post: every feature, for the configured extractors",
-    (
-        Column("pid", "string", "the post", required=True),
-        Column("uid", "string", "the user", required=True),
-        Column("split", "string", "train (labelled) or test", required=True),
-        Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
-        Column("title", "string", "the title, '' if empty", required=True),
-        Column("caption", "string", "the generated caption; null without a usable picture"),
-        Column("image_status", "string", "ok, or why there is no picture", required=True),
-        *(Column(feature.name, feature.sql_type, feature.comment) for feature in FEATURES),
-        *_FINGERPRINTS,
-        Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
-        Column("features_key", "string", "hash of all columns above; decides whether a row changed", required=True),
-        Column("inputs_key", "string", "hash of what it was made from; decides if it is made again", required=True),
-        Column("computed_at", "timestamp", "when the row was made (UTC)", required=True),
-    ),
-    ("pid",),
-    statistics=("pid", "uid", "event_ts"),
-)
-
-TRAINING_SET = TableSpec(
-    "training_set",
-    "one row per labelled post: features as known at the post, label, fold",
-    (
-        Column("pid", "string", "the post", required=True),
-        Column("row_id", "bigint", "64-bit hash of pid, distinct in the table", required=True),
-        Column("uid", "string", "the user", required=True),
-        Column("event_ts", "timestamp", "when it was posted (UTC)", required=True),
-        Column("popularity", "double", "the label, log2(views + 1)", required=True),
-        Column("label_known_at", "timestamp", "when the label could be known (UTC)", required=True),
-        Column("fold", "int", "identity-isolated fold, 0..folds-1; -1: gate set, never trained on", required=True),
-        *(
-            Column(
-                feature.name,
-                feature.sql_type,
-                f"{feature.comment}; here zeros instead of null" if feature.kind == "vector" else feature.comment,
-                required=feature.kind == "vector",
-            )
-            for feature in FEATURES
-        ),
-        *(
-            Column(f"has_{feature.name}", "double", f"1 if {feature.name} was there, 0 if it is zeros", required=True)
-            for feature in FEATURES
-            if feature.kind == "vector"
-        ),
-        *_FINGERPRINTS,
-        Column("time_rules", "string", "strict or challenge: the rules the row was made under", required=True),
-        Column("features_key", "string", "of the row of `post_features` this was made from", required=True),
-        Column("row_hash", "string", "hash of features_key, label, when it was known, and fold", required=True),
-    ),
-    ("pid",),
-    constraints={"popularity_is_finite": "NOT isnan(popularity)"},
-    statistics=("pid", "row_id", "uid", "event_ts"),
 )
 
 PREDICTIONS = TableSpec(
@@ -441,25 +344,3 @@ RUNS = TableSpec(
     ),
     statistics=("run", "stage", "started_at"),
 )
-
-SPECS: dict[str, TableSpec] = {
-    spec.name: spec
-    for spec in (
-        POSTS,
-        LABELS,
-        USER_PROFILES,
-        IMAGES,
-        TEXTS,
-        CAPTIONS,
-        IMAGE_EMBEDDINGS,
-        TEXT_EMBEDDINGS,
-        PERPLEXITIES,
-        ATTEMPTS,
-        EXTRACTORS,
-        POST_FEATURES,
-        TRAINING_SET,
-        PREDICTIONS,
-        QUARANTINE,
-        RUNS,
-    )
-}

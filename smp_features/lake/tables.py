@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import delta.exceptions  # noqa: F401 - without it, conflicts arrive as plain Py4JJavaError
 from delta.tables import DeltaTable
@@ -17,11 +18,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, _parse_datatype_string
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from smp_features.catalogue import Catalogue
 from smp_features.config import Config
 from smp_features.errors import SmpError, StageError, UsageError, nearest
+from smp_features.extractors.base import Extractor
 from smp_features.lake.files import Store, open_store
-from smp_features.lake.specs import SPECS, TableSpec
+from smp_features.lake.schema import Schema
 from smp_features.lake.specs import Column as TableColumn
+from smp_features.lake.specs import TableSpec
 from smp_features.runs import Summary
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,9 @@ T = TypeVar("T")
 
 HEX_DIGITS = tuple("0123456789abcdef")
 """All shards of a sharded table."""
+
+_REGISTERED: WeakKeyDictionary[SparkSession, dict[str, str]] = WeakKeyDictionary()
+"""What each session's catalog knows: a table's name to its folder."""
 
 _CONFLICTS = (
     "ConcurrentAppendException",
@@ -63,6 +70,32 @@ class Lakehouse:
         self.session = session
         self.config = config
 
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _schema(self) -> Schema:
+        return Schema.of(self.config)
+
+    @property
+    def specs(self) -> Mapping[str, TableSpec]:
+        """All tables of the configuration, by name."""
+        return self._schema.specs
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All features of the configuration."""
+        return self._schema.catalogue
+
+    @property
+    def extractors(self) -> Mapping[str, Extractor]:
+        """The configured extractors, in the order they run."""
+        return self._schema.extractors
+
+    @property
+    def content_tables(self) -> tuple[str, ...]:
+        """The tables that the extractors fill, each once."""
+        return tuple(dict.fromkeys(extractor.table for extractor in self.extractors.values()))
+
     # -- where things are ---------------------------------------------------------------------------------------
 
     @property
@@ -94,16 +127,15 @@ class Lakehouse:
             return quoted(self.config.catalog, self.config.schema_name, spec.name)
         return f"delta.{quoted(self.folder('tables', spec.name))}"
 
-    @staticmethod
-    def spec(table: str) -> TableSpec:
+    def spec(self, table: str) -> TableSpec:
         """Return the specification of a table.
 
         Raises:
             UsageError: There is no such table.
         """
-        if table not in SPECS:
-            raise UsageError(f"There is no table '{table}'.", nearest(table, SPECS))
-        return SPECS[table]
+        if table not in self.specs:
+            raise UsageError(f"There is no table '{table}'.", nearest(table, self.specs))
+        return self.specs[table]
 
     # -- setting up ---------------------------------------------------------------------------------------------
 
@@ -125,11 +157,11 @@ class Lakehouse:
         if self.config.catalog is not None:
             schema = quoted(self.config.catalog, self.config.schema_name)
             self.session.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        missing = tuple(name for name in SPECS if not self.exists(name))
-        for name in SPECS:
+        missing = tuple(name for name in self.specs if not self.exists(name))
+        for name, spec in self.specs.items():
             if name in missing:
-                self.session.sql(create_statement(SPECS[name], self.identifier(name)))
-            elif lacking := self._lacking(SPECS[name]):
+                self.session.sql(create_statement(spec, self.identifier(name)))
+            elif lacking := self._lacking(spec):
                 added = ", ".join(f"{quoted(c.name)} {c.sql_type} COMMENT {literal(c.comment)}" for c in lacking)
                 self.session.sql(f"ALTER TABLE {self.identifier(name)} ADD COLUMNS ({added})")
                 logger.info("added to %s: %s", name, ", ".join(column.name for column in lacking))
@@ -144,12 +176,14 @@ class Lakehouse:
             return
         schema = quoted(self.config.schema_name)
         self.session.sql(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        for name in SPECS:
-            if self.exists(name):
-                target = f"{schema}.{quoted(name)}"
+        known = _REGISTERED.setdefault(self.session, {})
+        for name in self.specs:
+            target, folder = f"{schema}.{quoted(name)}", self.folder("tables", name)
+            # The catalog keeps no more of a Delta table than its place, so one that is known there stays right.
+            if known.get(target) != folder and self.exists(name):
                 self.session.sql(f"DROP TABLE IF EXISTS {target}")
-                location = literal(self.folder("tables", name))
-                self.session.sql(f"CREATE TABLE {target} USING DELTA LOCATION {location}")
+                self.session.sql(f"CREATE TABLE {target} USING DELTA LOCATION {literal(folder)}")
+                known[target] = folder
         self.session.sql(f"USE {schema}")
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -231,7 +265,8 @@ class Lakehouse:
         self._check_columns(spec)
         conformed = self._conform(spec, rows)
         source = conformed if distinct else first_by_key(conformed, spec.key)
-        merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec, shards)).whenNotMatchedInsertAll()
+        merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec, shards))
+        merge = merge.whenNotMatchedInsert(values=_values(spec))
         return self._writes(table, merge.execute)
 
     def synchronise(
@@ -266,7 +301,12 @@ class Lakehouse:
         if result["inserted"] or result["updated"]:
             source = changed.drop("_present", "_wanted")
             merge = self._delta(table).alias("t").merge(source.alias("s"), self._on(spec))
-            self._writes(table, merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute)
+            # A column whose extractor left the configuration says nothing of a row that is made anew.
+            left: dict[str, str | Column] = {
+                quoted(name): "null" for name in self._columns(table) if name not in spec.column_names
+            }
+            merge = merge.whenMatchedUpdate(set=_values(spec) | left).whenNotMatchedInsert(values=_values(spec))
+            self._writes(table, merge.execute)
         if result["deleted"]:
             merge = self._delta(table).alias("t").merge(wanted.select(*spec.key).alias("s"), self._on(spec))
             self._writes(table, merge.whenNotMatchedBySourceDelete().execute)
@@ -313,7 +353,8 @@ class Lakehouse:
     def _recorded(self, run: str, summary: Summary, started: datetime, finished: datetime) -> dict[str, object]:
         started, finished = summary.started_at or started, summary.finished_at or finished
         elapsed = max((finished - started).total_seconds(), 1e-9)
-        row = {column: getattr(summary, column) for column in SPECS["runs"].column_names if hasattr(summary, column)}
+        columns = self.spec("runs").column_names
+        row = {column: getattr(summary, column) for column in columns if hasattr(summary, column)}
         return row | {
             "run": run,
             "started_at": started,
@@ -336,8 +377,11 @@ class Lakehouse:
             conditions += [f"t.shard IN ({named})", "t.shard = s.shard"]
         return " AND ".join(conditions)
 
+    def _columns(self, table: str) -> list[str]:
+        return self.read(table).columns
+
     def _lacking(self, spec: TableSpec) -> list[TableColumn]:
-        there = set(self.read(spec.name).columns)
+        there = set(self._columns(spec.name))
         return [column for column in spec.columns if column.name not in there]
 
     def _check_columns(self, spec: TableSpec) -> None:
@@ -401,6 +445,11 @@ def create_statement(spec: TableSpec, identifier: str) -> str:
         f"CREATE TABLE IF NOT EXISTS {identifier} (\n  {columns}\n) USING DELTA\n"
         f"{partition}COMMENT {literal(spec.comment)}\nTBLPROPERTIES (\n  {properties}\n)"
     )
+
+
+def _values(spec: TableSpec) -> dict[str, str | Column]:
+    """Return what a MERGE puts into each column of a specification; columns of the table beside them are not named."""
+    return {quoted(name): f"s.{quoted(name)}" for name in spec.column_names}
 
 
 def row_hash(columns: Sequence[Column | str]) -> Column:

@@ -14,7 +14,6 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import CONTENT_GROUPS, FEATURES, columns_of
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
 from smp_features.lake.tables import Lakehouse
@@ -143,11 +142,11 @@ def _declare(lakehouse: Lakehouse, predicted: DataFrame, uri: str, tags: Mapping
     import mlflow
 
     read = set(mlflow.models.get_model_info(uri).signature.inputs.input_names())
-    counts = [F.col(name).isNotNull() for name in columns_of("external") if name in read]
+    counts = [F.col(name).isNotNull() for name in lakehouse.catalogue.columns_of("external") if name in read]
     external = predicted.where(reduce(or_, counts)).count() if counts else 0
     profiles = lakehouse.read("user_profiles").where("origin = 'external' AND NOT assumed")
     dates = profiles.select(F.date_format("known_at", "yyyy-MM-dd").alias("date")).distinct().collect()
-    content = any(feature.name in read for feature in FEATURES if feature.group in CONTENT_GROUPS)
+    content = not read.isdisjoint(lakehouse.catalogue.content_columns)
     return Declaration(
         model=model,
         time_rules=tags.get("time_rules", "unknown"),

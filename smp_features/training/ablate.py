@@ -67,7 +67,7 @@ def ablate(
     names = list(dict.fromkeys(splits or [config.training.split]))
     version = lakehouse.version("training_set")
     content = snapshots.content_key(lakehouse, version)
-    key = hash_of([content, training_recipe(config), names])
+    key = hash_of([content, training_recipe(config, lakehouse.catalogue), names])
     if not force and (found := next(find(registry, ABLATION_KEY, key), None)) is not None:
         return found
     snapshot = snapshots.export(lakehouse, version, content)
@@ -75,8 +75,9 @@ def ablate(
     rows = snapshots.read(snapshot)
     results, predictions = run_ablation(
         rows,
-        inputs_of(config, snapshot),
+        inputs_of(config, lakehouse.catalogue, snapshot),
         config.training,
+        lakehouse.catalogue,
         lambda columns: epochs_of(snapshot, rows, columns),
         names,
     )

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from smp_features.catalogue import CONTENT_GROUPS, FEATURES, GROUPS, PICTURE, columns_of
+from smp_features.catalogue import PICTURE, Catalogue
 from smp_features.config import AdapterConfig, AdapterForm, AdapterLoss, TrainingConfig
 from smp_features.metrics import Bootstrap, undefined
 from smp_features.model.adapter_weights import Floats
@@ -62,18 +62,18 @@ class Cell:
         return repr((seen.numbers, tuple(seen.vocabularies), tuple(seen.buckets), sorted(uses.items()), adapter))
 
 
-def cells(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
+def cells(inputs: Inputs, adapter: AdapterConfig, catalogue: Catalogue) -> list[Cell]:
     """Return all tables for the columns and the adapter that a configuration gives a model.
 
     Groups without columns among them, and steps that would change nothing, are left away; so is the table `adapter`
     where there is no vector to adapt.
     """
     found = [Cell("left out", ALL, inputs, adapter, None)]
-    for group in (*GROUPS, PICTURE):
-        less = inputs.without(columns_of(group))
+    for group in (*catalogue.groups, PICTURE):
+        less = inputs.without(catalogue.columns_of(group))
         if less != inputs and less.columns:
             found.append(Cell("left out", f"without {group}", less, adapter, ALL))
-    return [*found, *_steps(inputs, adapter), *_adapters(inputs, adapter)]
+    return [*found, *_steps(inputs, adapter, catalogue), *_adapters(inputs, adapter)]
 
 
 def _adapters(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
@@ -92,25 +92,30 @@ def _adapters(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
     ]
 
 
-def _steps(inputs: Inputs, adapter: AdapterConfig) -> list[Cell]:
+def _steps(inputs: Inputs, adapter: AdapterConfig, catalogue: Catalogue) -> list[Cell]:
     def only(*groups: str, **uses: Use) -> Inputs:
         """Return the columns of some groups, vectors as they are but for those of the groups named in `uses`."""
-        less = inputs.without([feature.name for feature in FEATURES if feature.group not in groups])
+        less = inputs.without([feature.name for feature in catalogue.features if feature.group not in groups])
         as_they_are: dict[str, Use] = dict.fromkeys(less.dims, "raw")
-        changed = {column: use for group, use in uses.items() for column in columns_of(group) if column in less.dims}
+        changed = {
+            column: use for group, use in uses.items() for column in catalogue.columns_of(group) if column in less.dims
+        }
         return replace(less, uses=as_they_are | changed)
 
-    plain = tuple(group for group in GROUPS if group not in CONTENT_GROUPS)
+    plain = tuple(group for group in catalogue.groups if group not in catalogue.content_groups)
     inconsistency = (*plain, "similarity", "perplexity")
-    adapted_texts: dict[str, Use] = dict.fromkeys(TEXTS, "adapted")
+    adapted: dict[str, Use] = dict.fromkeys(("image", *TEXTS), "adapted")
+    named = (*inconsistency, "image", *TEXTS)
+    further = [group for group in catalogue.content_groups if group not in named]
     steps = [
         (METADATA, only(*plain)),
         ("+ similarity", only(*plain, "similarity")),
         ("+ perplexity", only(*inconsistency)),
         ("+ image", only(*inconsistency, "image")),
-        ("+ text", only(*inconsistency, "image", *TEXTS)),
-        ("adapted image instead of raw", only(*inconsistency, "image", *TEXTS, image="adapted")),
-        ("adapted text instead of raw", only(*inconsistency, "image", *TEXTS, image="adapted", **adapted_texts)),
+        ("+ text", only(*named)),
+        ("adapted image instead of raw", only(*named, image="adapted")),
+        ("adapted text instead of raw", only(*named, **adapted)),
+        *((f"+ {group}", only(*named, *further[: place + 1], **adapted)) for place, group in enumerate(further)),
         (ALL, inputs),
     ]
     found = [Cell("added", MEDIAN, None, adapter, None)]
@@ -124,6 +129,7 @@ def run_ablation(
     rows: Columns,
     inputs: Inputs,
     config: TrainingConfig,
+    catalogue: Catalogue,
     epochs: Callable[[Sequence[str]], Epoch],
     names: Sequence[str],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -133,6 +139,7 @@ def run_ablation(
         rows: Columns of the snapshot.
         inputs: Those a model sees.
         config: Of adapter, booster, bootstrap and seed.
+        catalogue: Names the groups of columns.
         epochs: Makes the source of adapter epochs for some vector columns.
         names: Splits.
 
@@ -149,7 +156,7 @@ def run_ablation(
     divisions = {name: divisions_of(name, rows, config.seed) for name in names}
     held_out = {name: held_out_of(found) for name, found in divisions.items()}
     every = [division for found in divisions.values() for division in found]
-    todo = cells(inputs, config.adapter)
+    todo = cells(inputs, config.adapter, catalogue)
     nests = {
         adapter: Nest(rows, epochs, config.model_copy(update={"adapter": adapter}))
         for adapter in {cell.adapter for cell in todo}

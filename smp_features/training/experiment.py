@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.catalogue import BUCKETS, CONTENT_GROUPS, FEATURES, columns_of, selected
+from smp_features.catalogue import BUCKETS, Catalogue
 from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.metrics import Bootstrap, by_interval, finite, points, undefined
@@ -86,15 +86,15 @@ class Experiment:
     pairs: Adapters | None
 
 
-def inputs_of(config: Config, snapshot: Snapshot, leave_out: Sequence[str] = ()) -> Inputs:
+def inputs_of(config: Config, catalogue: Catalogue, snapshot: Snapshot, leave_out: Sequence[str] = ()) -> Inputs:
     """Return the columns that the configured feature groups, less those left out, give a model."""
-    features = selected(config.features.groups, leave_out)
+    features = catalogue.selected(config.features.groups, leave_out)
     return Inputs(
         numbers=tuple(feature.name for feature in features if feature.kind == "number"),
         dims={feature.name: snapshot.dims[feature.name] for feature in features if feature.kind == "vector"},
         vocabularies={f.name: snapshot.vocabularies[f.name] for f in features if f.kind == "category"},
         buckets={f.name: BUCKETS for f in features if f.kind == "buckets"},
-        content=frozenset(f.name for f in features if f.group in CONTENT_GROUPS),
+        content=frozenset(feature.name for feature in features if feature.made is not None),
     )
 
 
@@ -102,6 +102,7 @@ def run_experiment(
     rows: Columns,
     inputs: Inputs,
     config: Config,
+    catalogue: Catalogue,
     epochs: Callable[[Sequence[str]], Epoch],
     fingerprints: Mapping[str, str],
 ) -> Experiment:
@@ -111,6 +112,7 @@ def run_experiment(
         rows: Columns of the snapshot.
         inputs: Those a model sees.
         config: Of training.
+        catalogue: Names the groups of columns.
         epochs: Makes the source of adapter epochs for some vector columns.
         fingerprints: `*_extractor` to its value, for the model to refuse others.
 
@@ -118,7 +120,7 @@ def run_experiment(
         StageError: Too few users or labels to validate on.
     """
     work = _Work(rows, inputs, config, epochs)
-    left_out = {name: inputs.without(columns_of(name)) for name in config.training.leave_out}
+    left_out = {name: inputs.without(catalogue.columns_of(name)) for name in config.training.leave_out}
     left_out = {name: less for name, less in left_out.items() if less != inputs}
     with reporter("train", 6 + len(left_out) + config.training.search.trials) as bar:
         work.nest.prepare(inputs, [*work.folds, work.final, *(each for found in work.later.values() for each in found)])
@@ -159,10 +161,10 @@ def run_experiment(
         "intervals": by_interval(work.target[work.trained], pooled[work.trained]),
         "leave_out": changes,
         "members": _members(last.regressor),
-        "importance": _importance(last.regressor.importance()),
+        "importance": _importance(last.regressor.importance(), catalogue),
         "adapter": work.adapter_description(predictor),
         "training": config.training.model_dump(mode="json"),
-        "external_used": work.external_used(),
+        "external_used": work.external_used(catalogue.columns_of("external")),
         "time_rules": config.features.time_rules,
         "fingerprints": dict(fingerprints),
     }
@@ -326,14 +328,14 @@ class _Work:
             "held_out_loss": [finite(value) for value in curve.held_out],
         }
 
-    def external_used(self) -> bool:
+    def external_used(self, columns: Sequence[str]) -> bool:
         """Whether any external value was among the rows trained on."""
-        external = [name for name in columns_of("external") if name in self.inputs.numbers]
+        external = [name for name in columns if name in self.inputs.numbers]
         return any(bool(np.isfinite(self.rows[name][self.trained].astype(np.float64)).any()) for name in external)
 
 
-def _importance(gains: Mapping[str, float]) -> list[dict[str, Any]]:
-    group_of = {feature.name: feature.group for feature in FEATURES} | {ADAPTER_SCORE: "adapter"}
+def _importance(gains: Mapping[str, float], catalogue: Catalogue) -> list[dict[str, Any]]:
+    group_of = {feature.name: feature.group for feature in catalogue.features} | {ADAPTER_SCORE: "adapter"}
     return [
         {"feature": name, "group": group_of[source_of(name)], "gain": float(gain)}
         for name, gain in sorted(gains.items(), key=lambda item: (-item[1], item[0]))

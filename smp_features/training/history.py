@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.catalogue import FEATURES
+from smp_features.catalogue import BUILT_IN
 from smp_features.model.adapter_weights import Floats, Rows
 
-HISTORY = tuple(feature.name for feature in FEATURES if feature.group == "history")
+HISTORY = tuple(feature.name for feature in BUILT_IN if feature.group == "history")
 COUNT, MEAN, LAST = (f"history_known_label_{what}" for what in ("count", "mean", "last"))
 
 

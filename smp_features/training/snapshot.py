@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import FEATURES
 from smp_features.errors import SnapshotError, StageError
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.model.inputs import MOST_WORDS
@@ -30,18 +29,14 @@ logger = logging.getLogger(__name__)
 
 Columns = dict[str, NDArray[np.generic]]
 
-EXPORT_VERSION = 2
+EXPORT_VERSION = 3
 """Part of the content key: raise it when the same table gives other files."""
 
 ROWS_PER_FILE = 20_000
 MANIFEST = "manifest.json"
 
-NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")
-CATEGORIES = tuple(feature.name for feature in FEATURES if feature.kind == "category")
-VECTORS = tuple(feature.name for feature in FEATURES if feature.kind == "vector")
-WORDS = tuple(feature.name for feature in FEATURES if feature.kind == "buckets")
 _PLAIN = ("row_id", "user", "event_time", "popularity", "label_known_at", "fold")
-_INTEGERS = ("row_id", "user", "fold", *CATEGORIES)
+_INTEGERS = ("row_id", "user", "fold")
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,8 @@ class Snapshot:
         rows: Number of rows.
         row_ids: SHA-256 over the sorted row ids.
         files: Names of the Parquet files in `folder`.
+        numbers: Numeric columns.
+        words: Columns of hashed words.
         dims: Vector column to its width.
         vocabularies: Category column to its sorted values; a row's code is the position there, −1 for null.
     """
@@ -65,8 +62,16 @@ class Snapshot:
     rows: int
     row_ids: str
     files: tuple[str, ...]
+    numbers: tuple[str, ...]
+    words: tuple[str, ...]
     dims: dict[str, int]
     vocabularies: dict[str, list[str]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns of the files."""
+        vectors = (*self.dims, *(f"has_{name}" for name in self.dims))
+        return (*_PLAIN, *self.numbers, *self.vocabularies, *self.words, *vectors)
 
 
 def content_key(lakehouse: Lakehouse, version: int) -> str:
@@ -121,12 +126,18 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
             f"training_set version {version} holds {len(ids) - len(np.unique(ids))} row ids twice.",
             "Run `smp training-set` again; if it stays, two posts' ids hash alike.",
         )
-    vocabularies = {column: _vocabulary(table, column) for column in CATEGORIES}
-    dims = table.select(*(F.max(F.size(column)).alias(column) for column in VECTORS)).collect()[0].asDict()
+    catalogue = lakehouse.catalogue
+    numbers, words, vectors = (catalogue.of_kind(kind) for kind in ("number", "buckets", "vector"))
+    vocabularies = {column: _vocabulary(table, column) for column in catalogue.of_kind("category")}
+    dims = table.select(*(F.max(F.size(column)).alias(column) for column in vectors)).collect()[0].asDict()
     unfinished = folder.with_name(f"{key}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     parts = max(1, -(-len(ids) // ROWS_PER_FILE))
-    numeric = _numeric(table, vocabularies).repartitionByRange(parts, "row_id").sortWithinPartitions("row_id")
+    numeric = (
+        _numeric(table, numbers, vocabularies, words, vectors)
+        .repartitionByRange(parts, "row_id")
+        .sortWithinPartitions("row_id")
+    )
     numeric.write.parquet(str(unfinished))
     snapshot = Snapshot(
         folder=str(folder),
@@ -135,6 +146,8 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
         rows=len(ids),
         row_ids=set_hash(ids),
         files=tuple(sorted(path.name for path in unfinished.glob("*.parquet"))),
+        numbers=numbers,
+        words=words,
         dims=dims,
         vocabularies=vocabularies,
     )
@@ -155,7 +168,7 @@ def load(folder: Path) -> Snapshot:
     """
     try:
         described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        described["files"] = tuple(described["files"])
+        described |= {name: tuple(described[name]) for name in ("files", "numbers", "words")}
         return Snapshot(folder=str(folder), **described)
     except (OSError, ValueError, TypeError, KeyError):
         raise SnapshotError(
@@ -188,7 +201,7 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
     logging.getLogger("petastorm").setLevel(logging.WARNING)
     from petastorm import make_batch_reader
 
-    wanted = all_columns() if columns is None else ("row_id", *columns)
+    wanted = snapshot.columns if columns is None else ("row_id", *columns)
     urls = [(Path(snapshot.folder) / name).absolute().as_uri() for name in snapshot.files]
     gone = [name for name in snapshot.files if not (Path(snapshot.folder) / name).exists()]
     if gone:
@@ -203,7 +216,7 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
             shuffle_row_groups=False,
         ) as reader:
             for batch in reader:
-                arrays = {name: _typed(name, getattr(batch, name)) for name in wanted}
+                arrays = {name: _typed(snapshot, name, getattr(batch, name)) for name in wanted}
                 seen.append(arrays["row_id"].astype(np.int64))
                 yield arrays
     except (OSError, ValueError, KeyError, AttributeError) as error:
@@ -242,7 +255,7 @@ def read(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Columns:
     for chunk in stream(snapshot, columns):
         for name, values in chunk.items():
             if name not in whole:
-                whole[name] = _room(name, (snapshot.rows, *values.shape[1:]), values.dtype)
+                whole[name] = _room(snapshot, name, (snapshot.rows, *values.shape[1:]), values.dtype)
             whole[name][start : start + len(values)] = values[: snapshot.rows - start]
         start += len(chunk["row_id"])
     if (np.diff(whole["row_id"]) > 0).all():  # as it was exported
@@ -250,20 +263,15 @@ def read(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Columns:
     order = np.argsort(whole["row_id"], kind="stable")
     for name, values in whole.items():
         # Clipping changes nothing, and unlike raising it needs no copy of its own.
-        whole[name] = np.take(values, order, axis=0, out=_room(name, values.shape, values.dtype), mode="clip")
+        whole[name] = np.take(values, order, axis=0, out=_room(snapshot, name, values.shape, values.dtype), mode="clip")
     return whole
 
 
-def _room(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    if name not in VECTORS or 0 in shape:
+def _room(snapshot: Snapshot, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    if name not in snapshot.dims or 0 in shape:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # what is mapped stays
         return np.asarray(np.memmap(file, dtype, "w+", shape=shape))
-
-
-def all_columns() -> tuple[str, ...]:
-    """Return the names of a snapshot's columns."""
-    return (*_PLAIN, *NUMBERS, *CATEGORIES, *WORDS, *VECTORS, *(f"has_{name}" for name in VECTORS))
 
 
 _AGAIN = "Delete {0} and run `smp train` again; it is exported anew."
@@ -273,7 +281,13 @@ def _vocabulary(table: DataFrame, column: str) -> list[str]:
     return sorted(row[0] for row in table.select(column).where(F.col(column).isNotNull()).distinct().collect())
 
 
-def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
+def _numeric(
+    table: DataFrame,
+    numbers: Sequence[str],
+    vocabularies: Mapping[str, Sequence[str]],
+    words: Sequence[str],
+    vectors: Sequence[str],
+) -> DataFrame:
     codes = []
     for column, values in vocabularies.items():
         # array_position counts from one and gives zero for a value that is not there
@@ -281,11 +295,11 @@ def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
         position = F.call_function("array_position", known, F.col(column))  # F.array_position takes literals only
         codes.append(F.coalesce(position - 1, F.lit(-1)).cast("int").alias(column))
     padding = F.array_repeat(F.lit(-1).cast("bigint"), MOST_WORDS)
-    words = [
+    buckets = [
         F.slice(F.concat(F.coalesce(name, F.array().cast("array<bigint>")), padding), 1, MOST_WORDS)
         .cast("array<int>")
         .alias(name)
-        for name in WORDS
+        for name in words
     ]
     return table.select(
         F.col("row_id").cast("bigint"),
@@ -294,17 +308,18 @@ def _numeric(table: DataFrame, vocabularies: dict[str, list[str]]) -> DataFrame:
         F.col("popularity").cast("double"),
         F.unix_micros("label_known_at").cast("double").__truediv__(1e6).alias("label_known_at"),
         F.col("fold").cast("int"),
-        *(F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))).alias(name) for name in NUMBERS),
+        *(F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))).alias(name) for name in numbers),
         *codes,
-        *words,
-        *(F.col(name).cast("array<float>") for name in VECTORS),
-        *(F.col(f"has_{name}").cast("double") for name in VECTORS),
+        *buckets,
+        *(F.col(name).cast("array<float>") for name in vectors),
+        *(F.col(f"has_{name}").cast("double") for name in vectors),
     )
 
 
-def _typed(name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
-    if name in VECTORS:
+def _typed(snapshot: Snapshot, name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:
+    if name in snapshot.dims:
         return np.ascontiguousarray(values, dtype=np.float32)
-    if name in WORDS:
+    if name in snapshot.words:
         return np.ascontiguousarray(values, dtype=np.int16)
-    return np.asarray(values, dtype=np.int64 if name in _INTEGERS else np.float64)
+    whole = name in _INTEGERS or name in snapshot.vocabularies
+    return np.asarray(values, dtype=np.int64 if whole else np.float64)

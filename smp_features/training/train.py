@@ -15,7 +15,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import FEATURES
+from smp_features.catalogue import Catalogue
 from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.lake.tables import Lakehouse, canonical_json
@@ -58,13 +58,13 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
     version = lakehouse.version("training_set")
     with phases("registry"):
         registry = Registry(config)
-        inputs_key = hash_of([_table_id(lakehouse), version, training_recipe(config)])
+        inputs_key = hash_of([_table_id(lakehouse), version, training_recipe(config, lakehouse.catalogue)])
         found = None if force else registry.find(INPUTS_KEY, inputs_key)
     if found is not None:
         return _nothing_to_do(registry, found, version, phases)
     with phases("hash"):
         content = snapshots.content_key(lakehouse, version)
-        training_key = hash_of([content, training_recipe(config)])
+        training_key = hash_of([content, training_recipe(config, lakehouse.catalogue)])
     found = None if force else registry.find(TRAINING_KEY, training_key)
     if found is not None:
         registry.tag(found, INPUTS_KEY, inputs_key)
@@ -103,14 +103,14 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
     )
 
 
-def training_recipe(config: Config) -> dict[str, Any]:
-    """Return everything but the rows that decides a model: configuration, code and libraries."""
+def training_recipe(config: Config, catalogue: Catalogue) -> dict[str, Any]:
+    """Return everything but the rows that decides a model: configuration, features, code and libraries."""
     searching = ("optuna",) if config.training.search.trials else ()
     return {
         "code": CODE_VERSION,
         "libraries": {name: library_version(name) for name in (*LIBRARIES, *searching)},
         "training": config.training.model_dump(mode="json"),
-        "features": [(feature.name, feature.group, feature.kind) for feature in FEATURES],
+        "features": [(feature.name, feature.group, feature.kind) for feature in catalogue.features],
         "groups": config.features.groups,
         "time_rules": config.features.time_rules,
     }
@@ -164,9 +164,12 @@ def _compute(
         fingerprints = fingerprints_of(lakehouse, version)
     with phases("read"):
         rows = snapshots.read(snapshot)
-    inputs = inputs_of(config, snapshot)
+    catalogue = lakehouse.catalogue
+    inputs = inputs_of(config, catalogue, snapshot)
     with phases("train"):
-        made = run_experiment(rows, inputs, config, lambda columns: epochs_of(snapshot, rows, columns), fingerprints)
+        made = run_experiment(
+            rows, inputs, config, catalogue, lambda columns: epochs_of(snapshot, rows, columns), fingerprints
+        )
     results = made.results | {
         "versions": {"training_set": snapshot.version},
         "snapshot": content,
@@ -206,7 +209,8 @@ def fingerprints_of(lakehouse: Lakehouse, version: int) -> dict[str, str]:
         StageError: It mixes extractors, or was made under other time rules than configured.
     """
     table = lakehouse.read("training_set", version)
-    columns = fingerprint_columns(table.columns)
+    # The table may hold columns of extractors that have left the configuration, which say nothing of its rows.
+    columns = fingerprint_columns(lakehouse.spec("training_set").column_names)
     found = table.agg(*(F.collect_set(name).alias(name) for name in (*columns, "time_rules"))).collect()[0]
     for name in columns:
         if len(found[name]) != 1:

@@ -125,9 +125,7 @@ class Bench:
 
     def versions(self) -> dict[str, int]:
         """Versions of all tables."""
-        from smp_features.lake.specs import SPECS
-
-        return self.lakehouse.versions(SPECS)
+        return self.lakehouse.versions(self.lakehouse.specs)
 
     def staging(self) -> list[str]:
         """Files and folders in staging, by path."""

@@ -133,7 +133,7 @@ class Posts:
 def _use(patch: pytest.MonkeyPatch, time_rules: str = "strict", **fingerprints: str) -> None:
     made = Recipe(FINGERPRINTS | fingerprints, time_rules)
     for module in (post_features, training_set):
-        patch.setattr(module, "configured_recipe", lambda config: made)
+        patch.setattr(module, "configured_recipe", lambda lakehouse: made)
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from smp_features.catalogue import FEATURES
+from smp_features.config import Config
 from smp_features.errors import ConfigError
 from smp_features.features.as_of import check_time_rules, with_profiles
+from smp_features.lake.schema import Schema
 
 START = datetime(2015, 1, 1)
 PROFILE = "uid string, known_at timestamp, origin string, photo_count bigint, external_views bigint, row_hash string"
@@ -91,8 +92,9 @@ def test_an_external_crawl_is_seen_by_earlier_posts_under_the_challenge_only(tab
 
 
 def test_the_catalogue_holds_no_post_outcome_column():
-    assert "history_known_label_mean" in [feature.name for feature in FEATURES]
-    check_time_rules(feature.name for feature in FEATURES)
+    names = [feature.name for feature in Schema.of(Config()).catalogue.features]
+    assert "history_known_label_mean" in names
+    check_time_rules(names)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from smp_features.catalogue import columns_of
+from smp_features.catalogue import Catalogue
 from smp_features.features.history import HISTORY, Posted, user_history, with_history
 
 START = datetime(2015, 1, 1)
@@ -58,7 +58,7 @@ def test_the_last_label_is_the_latest_posts_and_the_largest_pids_at_one_instant(
 
 
 def test_the_group_history_is_what_is_computed_here():
-    assert columns_of("history") == HISTORY
+    assert Catalogue.of({}).columns_of("history") == HISTORY
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from smp_features.features.metadata import (
     user_columns,
     user_statistics,
 )
-from smp_features.lake.specs import SPECS
+from smp_features.lake.specs import USER_PROFILES
 
 SMILE, FAMILY = "\U0001f642", "\U0001f468\u200d\U0001f469"
 TITLES = [
@@ -128,7 +128,7 @@ def test_spark_agrees_on_every_profile(spark, lakehouse):
         {"location_vector": [0.0]},
         {"location_vector": []},
     ]
-    names = SPECS["user_profiles"].column_names
+    names = USER_PROFILES.column_names
     schema = lakehouse.schema("user_profiles")
     listed = [(posted, tuple(profile.get(name) for name in names)) for profile in profiles]
     shape = f"event_ts timestamp, profile {schema.simpleString()}"

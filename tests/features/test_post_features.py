@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smp_features import catalogue
 from smp_features.catalogue import Feature
 from smp_features.errors import ConfigError, ReconciliationError
 from smp_features.features import post_features
@@ -173,6 +174,6 @@ def test_a_doubled_content_key_fails_before_anything_is_written(spark, config, p
 
 def test_a_post_outcome_column_in_the_catalogue_is_refused(spark, config, posts, monkeypatch):
     leak = Feature("views_after_a_day", "title", "number", "a leak")
-    monkeypatch.setattr(post_features, "FEATURES", (*post_features.FEATURES, leak))
+    monkeypatch.setattr(catalogue, "BUILT_IN", (*catalogue.BUILT_IN, leak))
     with pytest.raises(ConfigError, match="views_after_a_day"):
         features(spark, config, run="again")

@@ -10,6 +10,7 @@ from smp_features.config import load_config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.features import training_set as module
 from smp_features.features.training_set import joined_rows, training_rows, training_set
+from smp_features.lake.tables import Lakehouse
 from smp_features.model.vectors import filled
 from smp_features.splits import gate_users, identity_folds
 
@@ -67,7 +68,8 @@ def test_another_seed_moves_folds_and_leaves_the_gate(spark, config, posts):
 
     def folds(*settings):
         chosen = load_config(None, ["registry.gate.share=0.4", *settings], root=config.root)
-        made = training_rows(joined, chosen, dict.fromkeys(VECTORS, 4)).select("uid", "fold", "row_hash").distinct()
+        lakehouse = Lakehouse(spark, chosen)
+        made = training_rows(lakehouse, joined, dict.fromkeys(VECTORS, 4)).select("uid", "fold", "row_hash").distinct()
         return {row.row_hash: (row.uid, row.fold) for row in made.collect()}
 
     one, other = folds("training.seed=1"), folds("training.seed=3")

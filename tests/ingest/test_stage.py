@@ -30,7 +30,7 @@ from smp_features.ingest.stage import (
     reconcile,
 )
 from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
-from smp_features.lake.specs import SPECS
+from smp_features.lake.specs import USER_PROFILES
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
 
@@ -270,7 +270,7 @@ def test_a_pilot_reads_the_first_rows_and_removes_none(ingested: Source) -> None
 
 
 STAGED = "uid string, event_ts timestamp, path_alias string, " + ", ".join(
-    f"{column.name} {column.sql_type}" for column in SPECS["user_profiles"].columns if column.name in PROFILE_FIELDS
+    f"{column.name} {column.sql_type}" for column in USER_PROFILES.columns if column.name in PROFILE_FIELDS
 )
 
 

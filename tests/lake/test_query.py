@@ -10,7 +10,6 @@ import pytest
 
 from smp_features.errors import UsageError
 from smp_features.lake.query import ask, describe_tables, render
-from smp_features.lake.specs import SPECS
 
 
 @pytest.mark.parametrize(
@@ -30,7 +29,7 @@ from smp_features.lake.specs import SPECS
 def test_statements_that_write_are_refused(spark, lakehouse, config, query):
     with pytest.raises(UsageError):
         ask(spark, config, query)
-    assert all(lakehouse.exists(name) for name in SPECS)
+    assert all(lakehouse.exists(name) for name in lakehouse.specs)
 
 
 def test_tables_are_asked_by_their_plain_names(spark, lakehouse, config):
@@ -52,7 +51,7 @@ def test_a_root_without_tables_says_so(spark, config):
 
 
 def test_every_table_is_listed(spark, lakehouse, config):
-    assert [row["table"] for row in describe_tables(spark, config)] == list(SPECS)
+    assert [row["table"] for row in describe_tables(spark, config)] == list(lakehouse.specs)
 
 
 def test_rows_print_as_csv_json_and_a_table():

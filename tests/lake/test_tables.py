@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from smp_features.config import load_config
 from smp_features.errors import StageError
-from smp_features.lake.specs import SPECS, Column
+from smp_features.lake.specs import Column
 from smp_features.lake.tables import Lakehouse, literal, quoted
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
@@ -34,9 +34,9 @@ def test_creating_twice_creates_nothing_the_second_time(lakehouse):
 
 def test_a_table_of_an_older_version_gets_its_new_columns_and_keeps_its_rows(lakehouse, frame, monkeypatch):
     lakehouse.insert_new("texts", frame("texts", _text("a")))
-    spec = SPECS["texts"]
+    spec = lakehouse.spec("texts")
     newer = replace(spec, columns=(*spec.columns, Column("language", "string", "what it is written in")))
-    monkeypatch.setitem(SPECS, "texts", newer)
+    monkeypatch.setitem(lakehouse.specs, "texts", newer)
     rows = frame("texts", _text("a"), {**_text("b"), "language": "en"})
     for write in (lakehouse.insert_new, lambda table, rows: lakehouse.synchronise(table, rows, None)):
         with pytest.raises(StageError, match=r"has no column language.*`smp ingest` first"):
@@ -108,7 +108,7 @@ def test_constraints_refuse_bad_rows(lakehouse, frame, table, row):
 
 def test_an_outside_reader_opens_every_table(lakehouse, frame):
     lakehouse.insert_new("texts", frame("texts", _text("a")))
-    for name in SPECS:
+    for name in lakehouse.specs:
         table = OutsideTable(lakehouse.folder("tables", name))
         counted = QueryBuilder().register("t", table).execute("SELECT count(*) AS n FROM t").read_all()
         assert counted["n"][0].as_py() == lakehouse.read(name).count()

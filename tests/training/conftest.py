@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from smp_features.catalogue import FEATURES
 from smp_features.config import Config, load_config
+from smp_features.lake.schema import Schema
 from smp_features.lake.tables import Lakehouse, row_hash
 from smp_features.runs import Summary
 from smp_features.splits import identity_folds
 from smp_features.training.train import train
 
 WIDTH = 16
-VECTORS = [feature.name for feature in FEATURES if feature.kind == "vector"]
+CATALOGUE = Schema.of(Config()).catalogue
+VECTORS = CATALOGUE.of_kind("vector")
 FINGERPRINTS = {f"{name}_extractor": f"{name}-1" for name in ("caption", "clip_image", "clip_text", "perplexity")}
 QUICK = [
     "training.folds=3",
@@ -47,7 +48,7 @@ def made_up_posts(labelled: int, unlabelled: int, seed: int) -> list[dict[str, o
         no_picture, no_title = number % 11 == 0, number % 13 == 0
         fame = np.random.default_rng(user).normal()
         label = 6 + 1.5 * fame + 4 * vectors["image_embedding"][0] + rng.normal(scale=0.5)
-        row: dict[str, object] = {f.name: None for f in FEATURES}
+        row: dict[str, object] = {f.name: None for f in CATALOGUE.features}
         row |= {name: [float(x) for x in vector] for name, vector in vectors.items()}
         row |= {"image_embedding": None, "caption_embedding": None} if no_picture else {}
         row |= {"title_embedding": None} if no_title else {}

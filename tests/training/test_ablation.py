@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
+from smp_features.config import AdapterConfig, Config, RegressorConfig, TrainingConfig
+from smp_features.lake.schema import Schema
 from smp_features.model.inputs import Inputs
 from smp_features.splits import chronological
 from smp_features.training import ablation as ablations
@@ -15,11 +16,13 @@ from smp_features.training.ablation import cells, run_ablation
 from smp_features.training.nested import Division, Nest, cross_fit, identity_divisions
 from smp_features.training.registry import Registry
 
+CATALOGUE = Schema.of(Config()).catalogue
 N, WIDTH, FOLDS = 240, 5, 3
 INPUTS = Inputs(
     ("event_hour", "user_photo_count", "caption_title_similarity", "title_log_perplexity"),
     {"image_embedding": WIDTH, "caption_embedding": WIDTH, "title_embedding": WIDTH},
     {"category": ["a", "b"]},
+    content=frozenset(CATALOGUE.content_columns),
 )
 CONFIG = TrainingConfig(
     folds=FOLDS,
@@ -54,11 +57,11 @@ def epochs_of(rows):
 
 @pytest.fixture(scope="module")
 def ablated(rows):
-    return run_ablation(rows, INPUTS, CONFIG, epochs_of(rows), ["identity", "chronological"])
+    return run_ablation(rows, INPUTS, CONFIG, CATALOGUE, epochs_of(rows), ["identity", "chronological"])
 
 
 def test_the_tables_of_groups_have_the_steps_of_the_paper():
-    found = cells(INPUTS, CONFIG.adapter)
+    found = cells(INPUTS, CONFIG.adapter, CATALOGUE)
     assert [cell.name for cell in found if cell.table == "left out"] == [
         "all", "without image", "without caption", "without text", "without similarity", "without perplexity",
         "without time", "without category", "without user", "without picture",
@@ -72,7 +75,7 @@ def test_the_tables_of_groups_have_the_steps_of_the_paper():
 
 
 def test_each_step_changes_what_it_says_and_nothing_else():
-    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "added"}
+    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter, CATALOGUE) if cell.table == "added"}
     assert added["metadata"].columns == ("event_hour", "user_photo_count", "category")
     assert set(added["+ similarity"].columns) - set(added["metadata"].columns) == {"caption_title_similarity"}
     assert added["+ image"].raw == ("image_embedding",) and added["+ image"].adapted == ()
@@ -84,7 +87,7 @@ def test_each_step_changes_what_it_says_and_nothing_else():
 
 
 def test_each_row_of_the_adapter_table_differs_in_one_choice():
-    found = {cell.name: cell for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "adapter"}
+    found = {cell.name: cell for cell in cells(INPUTS, CONFIG.adapter, CATALOGUE) if cell.table == "adapter"}
     assert list(found) == ["as configured", "form bottleneck", "loss huber", "loss intervals", "without an adapter"]
     assert [cell.against for cell in found.values()] == [None, *["as configured"] * 4]
     for name, change in (("form bottleneck", {"form": "bottleneck"}), ("loss intervals", {"loss": "intervals"})):
@@ -92,7 +95,7 @@ def test_each_row_of_the_adapter_table_differs_in_one_choice():
     assert found["without an adapter"].inputs.raw == tuple(INPUTS.dims)
     assert found["without an adapter"].inputs.adapted == ()
     assert found["without an adapter"].inputs.columns == INPUTS.columns
-    other = cells(INPUTS, AdapterConfig(form="bottleneck", loss="intervals"))
+    other = cells(INPUTS, AdapterConfig(form="bottleneck", loss="intervals"), CATALOGUE)
     assert [cell.name for cell in other if cell.table == "adapter"][1:4] == ["form mixture", "loss mse", "loss huber"]
 
 
@@ -105,7 +108,7 @@ def test_what_predicts_the_same_is_computed_once(rows, monkeypatch):
         return {name: np.where(rows["fold"] < 0, np.nan, len(computed)) for name in divisions}
 
     monkeypatch.setattr(ablations, "_predict", predict)
-    results, predictions = run_ablation(rows, INPUTS, CONFIG, epochs_of(rows), ["identity"])
+    results, predictions = run_ablation(rows, INPUTS, CONFIG, CATALOGUE, epochs_of(rows), ["identity"])
     assert len(results["splits"]["identity"]) - len(computed) == 3
     assert all(computed.count(each) == 1 for each in computed)
     for one, other in (("added/all", "left out/all"), ("adapter/as configured", "left out/all"),
@@ -115,7 +118,7 @@ def test_what_predicts_the_same_is_computed_once(rows, monkeypatch):
 
 def test_groups_that_are_not_there_make_no_cell():
     less = Inputs(("event_hour",), {}, {})
-    assert [(cell.table, cell.name) for cell in cells(less, CONFIG.adapter)] == [
+    assert [(cell.table, cell.name) for cell in cells(less, CONFIG.adapter, CATALOGUE)] == [
         ("left out", "all"), ("added", "median"), ("added", "metadata"),
     ]  # fmt: skip
 
@@ -188,7 +191,7 @@ def test_what_the_label_hangs_on_is_worth_most(ablated):
 
 def test_a_booster_sees_only_the_forms_it_is_given(rows):
     division = Division("fold 0", rows["fold"] > 0, rows["fold"] == 0)
-    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter) if cell.table == "added"}
+    added = {cell.name: cell.inputs for cell in cells(INPUTS, CONFIG.adapter, CATALOGUE) if cell.table == "added"}
 
     def projections(name):
         return set(Nest(rows, epochs_of(rows), CONFIG).fit(added[name], division).regressor.encoders.pca)

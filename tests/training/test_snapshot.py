@@ -13,40 +13,45 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame
 
+from smp_features.config import Config
 from smp_features.errors import SnapshotError, StageError
+from smp_features.lake.schema import Schema
 from smp_features.model.predictor import fingerprint_columns
 from smp_features.training import snapshot as snapshots
 from smp_features.training.snapshot import Snapshot
 
+CATALOGUE = Schema.of(Config()).catalogue
+NUMBERS, CATEGORIES, WORDS, VECTORS = map(CATALOGUE.of_kind, ("number", "category", "buckets", "vector"))
 WIDTH = 4
 
 
 def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
     """Files of a snapshot as Spark would leave them, from plain pyarrow."""
     folder.mkdir()
-    names = []
-    for number, part in enumerate(ids):
-        columns: dict[str, object] = {name: np.zeros(len(part)) for name in snapshots.all_columns()}
-        columns |= {name: part.astype(np.int64) for name in ("row_id", "user")}
-        columns |= {name: np.zeros(len(part), np.int32) for name in ("fold", *snapshots.CATEGORIES)}
-        columns |= {"popularity": part.astype(float) / 2}
-        vectors = [[float(row)] * WIDTH for row in part]
-        columns |= {name: pa.array(vectors, pa.list_(pa.float32())) for name in snapshots.VECTORS}
-        buckets = [[int(row), -1] for row in part]
-        columns |= {name: pa.array(buckets, pa.list_(pa.int32())) for name in snapshots.WORDS}
-        names.append(f"part-{number}.parquet")
-        pq.write_table(pa.table(columns), folder / names[-1], row_group_size=7)
     everything = np.concatenate(ids).astype(np.int64)
-    return Snapshot(
+    snapshot = Snapshot(
         str(folder),
         "k",
         3,
         len(everything),
         snapshots.set_hash(everything),
-        tuple(names),
-        dict.fromkeys(snapshots.VECTORS, WIDTH),
-        {name: [] for name in snapshots.CATEGORIES},
+        tuple(f"part-{number}.parquet" for number in range(len(ids))),
+        NUMBERS,
+        WORDS,
+        dict.fromkeys(VECTORS, WIDTH),
+        {name: [] for name in CATEGORIES},
     )
+    for number, part in enumerate(ids):
+        columns: dict[str, object] = {name: np.zeros(len(part)) for name in snapshot.columns}
+        columns |= {name: part.astype(np.int64) for name in ("row_id", "user")}
+        columns |= {name: np.zeros(len(part), np.int32) for name in ("fold", *CATEGORIES)}
+        columns |= {"popularity": part.astype(float) / 2}
+        vectors = [[float(row)] * WIDTH for row in part]
+        columns |= {name: pa.array(vectors, pa.list_(pa.float32())) for name in VECTORS}
+        buckets = [[int(row), -1] for row in part]
+        columns |= {name: pa.array(buckets, pa.list_(pa.int32())) for name in WORDS}
+        pq.write_table(pa.table(columns), folder / snapshot.files[number], row_group_size=7)
+    return snapshot
 
 
 @pytest.fixture
@@ -63,7 +68,7 @@ def test_all_rows_come_back_ordered_by_row_id(snapshot):
     assert (rows["image_embedding"][:, 2] == np.arange(60)).all()
     assert isinstance(rows["image_embedding"].base, np.memmap)  # on disk, as memory allows in memory
     assert rows["tag_buckets"].dtype == np.int16 and rows["tag_buckets"].tolist() == [[row, -1] for row in range(60)]
-    assert rows["fold"].dtype == np.int64 and set(rows) == set(snapshots.all_columns())
+    assert rows["fold"].dtype == np.int64 and set(rows) == set(snapshot.columns)
 
 
 def test_a_file_that_is_gone_is_noticed(snapshot):
@@ -132,7 +137,7 @@ def test_an_export_is_the_pinned_training_set(lake):
     assert rows["row_id"].tolist() == expected["row_id"].tolist()
     for name in ("popularity", "title_char_count", "user_photo_count", "caption_title_similarity"):
         assert np.array_equal(rows[name], expected[name].to_numpy(float), equal_nan=True), name
-    for name in snapshots.VECTORS:
+    for name in VECTORS:
         assert np.array_equal(rows[name], np.stack(expected[name]).astype(np.float32)), name
     seconds = [moment.replace(tzinfo=UTC).timestamp() for moment in expected["event_ts"]]
     assert rows["event_time"].tolist() == rows["label_known_at"].tolist() == seconds
@@ -169,7 +174,7 @@ def test_an_export_that_was_cut_off_is_made_again(lake):
 @pytest.mark.spark
 def test_a_new_row_changes_the_content_key_and_compaction_does_not(lakehouse):
     def row(number: int) -> DataFrame:
-        zeros = {name: [0.0] for name in snapshots.VECTORS} | {f"has_{name}": 0.0 for name in snapshots.VECTORS}
+        zeros = {name: [0.0] for name in VECTORS} | {f"has_{name}": 0.0 for name in VECTORS}
         schema = lakehouse.schema("training_set")
         texts = dict.fromkeys(("uid", "time_rules", "features_key", *fingerprint_columns(schema.names)), "x")
         made = zeros | texts | {"pid": f"p{number}", "row_id": number, "row_hash": f"h{number}", "popularity": 1.0}

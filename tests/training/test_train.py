@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from smp_features.catalogue import Catalogue
 from smp_features.config import load_config
 from smp_features.errors import StageError
 from smp_features.training import snapshot as snapshots
@@ -48,8 +49,10 @@ def test_another_configuration_is_another_model(trained):
     lake, _ = trained
     version = lake.lakehouse.version("training_set")
     other = load_config(None, ["training.seed=8"], root=lake.config.root)
-    assert trains.training_recipe(lake.config) != trains.training_recipe(other)
-    assert trains.training_recipe(lake.config) == trains.training_recipe(lake.config)
+    catalogue = lake.lakehouse.catalogue
+    assert trains.training_recipe(lake.config, catalogue) != trains.training_recipe(other, catalogue)
+    assert trains.training_recipe(lake.config, catalogue) == trains.training_recipe(lake.config, catalogue)
+    assert trains.training_recipe(lake.config, catalogue) != trains.training_recipe(lake.config, Catalogue.of({}))
     assert version == lake.lakehouse.version("training_set")
 
 
@@ -150,8 +153,8 @@ def test_a_search_decides_the_settings_and_each_trial_is_a_run_below_the_models(
 
 def test_the_searching_library_is_part_of_the_key_where_it_decides_anything():
     off, on = (load_config(None, [f"training.search.trials={trials}"]) for trials in (0, 5))
-    assert "optuna" not in trains.training_recipe(off)["libraries"]
-    assert "optuna" in trains.training_recipe(on)["libraries"]
+    assert "optuna" not in trains.training_recipe(off, Catalogue.of({}))["libraries"]
+    assert "optuna" in trains.training_recipe(on, Catalogue.of({}))["libraries"]
 
 
 def test_a_store_that_dies_at_the_end_loses_nothing(make_lake, monkeypatch):
@@ -186,8 +189,11 @@ def test_same_seed_gives_the_same_metrics_and_predictions(trained):
     recorded, oof = registry.results(registry.champion()), registry.predictions(registry.champion())
     snapshot = snapshots.load(Path(lake.lakehouse.folder("snapshots", recorded["snapshot"])))
     rows = snapshots.read(snapshot)
-    inputs = inputs_of(lake.config, snapshot)
-    again = run_experiment(rows, inputs, lake.config, lambda names: trains.epochs_of(snapshot, rows, names), {})
+    catalogue = lake.lakehouse.catalogue
+    inputs = inputs_of(lake.config, catalogue, snapshot)
+    again = run_experiment(
+        rows, inputs, lake.config, catalogue, lambda names: trains.epochs_of(snapshot, rows, names), {}
+    )
     assert again.results["scores"] == recorded["scores"]
     assert again.results["leave_out"] == recorded["leave_out"]
     assert np.array_equal(again.out_of_fold.sort_values("row_id")["predicted"], oof.sort_values("row_id")["predicted"])
