@@ -29,10 +29,6 @@ from smp_features.ingest.stage import KNOWN_LATE
 STAGE_OF_TABLE = {
     "posts": "ingest: pictures",
     "quarantine": "ingest: source rows refused",
-    "captions": "extract/caption",
-    "image_embeddings": "extract/clip_image",
-    "text_embeddings": "extract/clip_text",
-    "perplexities": "extract/perplexity",
     "attempts": "extract: transient failures, tried again",
 }
 

@@ -34,6 +34,8 @@ class Inputs:
         buckets: Columns of hashed words to the number of buckets.
         content: Those among all columns that frozen models made; a member that is not to see them does without. Only
             training asks, so a saved model does not say.
+        images: Those among the vectors that were computed of pictures themselves, whose adapters have a ratio of their
+            own. Only training asks.
     """
 
     numbers: tuple[str, ...]
@@ -42,6 +44,7 @@ class Inputs:
     uses: Mapping[str, Use] = field(default_factory=dict)
     buckets: Mapping[str, int] = field(default_factory=dict)
     content: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
 
     @property
     def raw(self) -> tuple[str, ...]:
@@ -71,6 +74,7 @@ class Inputs:
             vocabularies=kept(self.vocabularies),
             buckets=kept(self.buckets),
             content=self.content - set(columns),
+            images=self.images - set(columns),
         )
 
     def encode(self, frame: pd.DataFrame) -> Columns:

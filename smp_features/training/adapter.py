@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,6 @@ Chunk = Mapping[str, NDArray[np.generic]]
 Epoch = Callable[[], Iterator[Chunk]]
 """Gives all rows once, in chunks."""
 
-IMAGE_BRANCH = "image_embedding"
 """The column that takes `image_ratio`; every other vector is text and takes `text_ratio`."""
 
 BOTTLENECK = 4  # CLIP-Adapter reduces d to d/4
@@ -65,6 +64,7 @@ def train_adapters(
     target: NDArray[np.float64],
     users: NDArray[np.int64],
     dims: Mapping[str, int],
+    images: Collection[str],
     config: AdapterConfig,
     seed: int,
 ) -> tuple[Adapters, Curve]:
@@ -83,6 +83,7 @@ def train_adapters(
         target: (n,) the label.
         users: (n,) user of each row.
         dims: Vector column to its width.
+        images: Those of the columns that take the ratio of the image branch.
         config: Form, ratios, loss, optimiser and stopping.
         seed: Of initial weights, shuffles and who decides when to stop.
 
@@ -100,9 +101,10 @@ def train_adapters(
         fitted = member & ~inner
         fixed = _standardisation(epoch, fitted, dims) | _label_weights(fitted, target, config.loss)
         learned = _initial_weights(dims, member.shape[1], config, seed)
-        best, curve = _fit(epoch, fitted, inner, scored & ~member.T, target, fixed, learned, config, seed)
+        ratio = ratios(dims, images, config)
+        best, curve = _fit(epoch, fitted, inner, scored & ~member.T, target, fixed, learned, ratio, config, seed)
     weights = {name: tensor.numpy() for name, tensor in {**fixed, **best}.items()}
-    return Adapters(config.form, ratios(dims, config), weights), curve
+    return Adapters(config.form, ratio, weights), curve
 
 
 def classes(target: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -110,9 +112,9 @@ def classes(target: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.maximum(interval_names(target), 0)
 
 
-def ratios(dims: Mapping[str, int], config: AdapterConfig) -> dict[str, float]:
+def ratios(columns: Iterable[str], images: Collection[str], config: AdapterConfig) -> dict[str, float]:
     """Return each branch's share of the learned vector."""
-    return {column: config.image_ratio if column == IMAGE_BRANCH else config.text_ratio for column in dims}
+    return {column: config.image_ratio if column in images else config.text_ratio for column in columns}
 
 
 def forward(
@@ -222,12 +224,11 @@ def _fit(
     target: NDArray[np.float64],
     fixed: dict[str, torch.Tensor],
     learned: dict[str, torch.Tensor],
+    ratio: Mapping[str, float],
     config: AdapterConfig,
     seed: int,
 ) -> tuple[dict[str, torch.Tensor], Curve]:
     """Train on the rows `fitted` (n, m), stop by the rows `inner` (n, m), and watch the rows `outer` (m, n)."""
-    columns = [name.removesuffix(".mean") for name in fixed if name.endswith(".mean") and name != "target.mean"]
-    ratio = ratios(dict.fromkeys(columns, 0), config)
     optimiser = torch.optim.Adam(learned.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     rng = np.random.default_rng(seed)
     wanted = _wanted(target, config.loss)

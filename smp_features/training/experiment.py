@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from smp_features.catalogue import BUCKETS, Catalogue
+from smp_features.catalogue import BUCKETS, Catalogue, Lookup
 from smp_features.config import Config, TrainingConfig
 from smp_features.errors import StageError
 from smp_features.metrics import Bootstrap, by_interval, finite, points, undefined
@@ -95,6 +95,7 @@ def inputs_of(config: Config, catalogue: Catalogue, snapshot: Snapshot, leave_ou
         vocabularies={f.name: snapshot.vocabularies[f.name] for f in features if f.kind == "category"},
         buckets={f.name: BUCKETS for f in features if f.kind == "buckets"},
         content=frozenset(feature.name for feature in features if feature.made is not None),
+        images=frozenset(f.name for f in features if isinstance(f.made, Lookup) and f.made.of == "image"),
     )
 
 

@@ -140,6 +140,7 @@ class Nest:
             self._target,
             self._rows["user"].astype(np.int64),
             {column: inputs.dims[column] for column in columns},
+            inputs.images,
             self._config.adapter,
             self._config.seed,
         )

@@ -40,7 +40,9 @@ def target(rows) -> np.ndarray:
 def fitted(rows, target, member, **settings):
     config = AdapterConfig(**{"batch": 50, "min_steps": 200, "learning_rate": 5e-3, **settings})
     chunk = {"position": np.arange(N), **rows}
-    return train_adapters(lambda: iter([chunk]), member, np.ones(N, bool), target, USERS, DIMS, config, SEED)
+    return train_adapters(
+        lambda: iter([chunk]), member, np.ones(N, bool), target, USERS, DIMS, {"image_embedding"}, config, SEED
+    )
 
 
 @FORMS
@@ -165,9 +167,10 @@ def test_a_missing_vector_has_no_influence(rows, target):
 
 def test_branches_take_their_own_ratio():
     config = AdapterConfig(image_ratio=0.25, text_ratio=0.5)
-    assert adapter.ratios({"image_embedding": 4, "caption_embedding": 4, "title_embedding": 4}, config) == {
+    columns = ("image_embedding", "other_image_embedding", "title_embedding")
+    assert adapter.ratios(columns, columns[:2], config) == {
         "image_embedding": 0.25,
-        "caption_embedding": 0.5,
+        "other_image_embedding": 0.25,
         "title_embedding": 0.5,
     }
 
