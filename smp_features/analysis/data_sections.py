@@ -153,7 +153,7 @@ def coverage_section(
         )
     ]
     found = [
-        [STAGE_OF_TABLE.get(row["table"], row["table"]), _of(row["extractor"], names), row["status"], row["n"]]
+        [_where(row["table"], row["extractor"], names), _of(row["extractor"], names), row["status"], row["n"]]
         for row in _records(errors)
     ]
     if found:
@@ -254,6 +254,11 @@ def _rules_in_words(config: Config) -> str:
 def _in_words(settings: ModelSettings) -> str:
     parts = (getattr(settings, name, None) for name in ("id", "pretrained", "revision", "dtype"))
     return " · ".join(part for part in parts if part) or settings.kind
+
+
+def _where(table: str, extractor: str, names: Mapping[str, str]) -> str:
+    """Return the stage that found an error; a fingerprint that the features are not made with only names its table."""
+    return STAGE_OF_TABLE.get(table) or (f"extract/{names[extractor]}" if extractor in names else table)
 
 
 def _of(extractor: str, names: Mapping[str, str]) -> str:
