@@ -46,7 +46,7 @@ def test_it_is_what_the_adapters_of_the_training_itself_give(measured):
     lake, registry, champion, _ = measured
     snapshot = snapshots.load(Path(lake.lakehouse.folder("snapshots", champion.tags["snapshot"])))
     rows, config = snapshots.read(snapshot), lake.config.training
-    inputs = inputs_of(lake.config, snapshot)
+    inputs = inputs_of(lake.config, lake.lakehouse.catalogue, snapshot)
     epochs = partial(epochs_of, snapshot, rows)
     nest, folds, final = Nest(rows, epochs, config), identity_divisions(rows["fold"]), final_division(rows["fold"])
     nest.prepare(inputs, [*folds, final, *divisions_of("chronological", rows, config.seed)])
