@@ -20,10 +20,11 @@ from smp_features import plugins
 from smp_features.config import Config, load_config
 from smp_features.demo.generate import generate
 from smp_features.demo.walkthrough import demo_configuration
+from smp_features.errors import FingerprintError
 from smp_features.extractors.zoo import ZOO
 from smp_features.lake.tables import Lakehouse
 from smp_features.stages import run_stage
-from smp_features.training.registry import Registry
+from smp_features.training.registry import Registry, promote
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,12 @@ def test_the_model_is_trained_on_them_and_scores_with_them(further):
 def test_a_model_that_leaves_the_configuration_breaks_nothing_and_takes_nothing_along(further):
     before = further.rows()
     config = further.configured()
-    further.run(config, "ingest", "features", "training-set", "train", "score")
+    further.run(config, "ingest", "features")
+    with pytest.raises(FingerprintError, match=r"trained on colours_extractor \w+, and post_features holds nothing"):
+        further.run(config, "score")
+    further.run(config, "training-set", "train")
+    promote(config, max((each.number for each in Registry(config).versions()), key=int))
+    assert further.run(config, "score")[0].computed == len(before) - len(further.rows("training_set"))
     after = further.rows()
     kept = [name for name in Lakehouse(further.spark, config).spec("post_features").column_names if name != "pid"]
     gone = [name for name in before if name not in kept]

@@ -127,8 +127,8 @@ def with_vectors(
 
 
 def made_of(catalogue: Catalogue) -> dict[str, str]:
-    """Return how the value of each feature of an extractor is found, in words that change when that changes."""
-    return {feature.name: repr(feature.made) for feature in catalogue.features if feature.made is not None}
+    """Return how the value of each feature is found, in words that change when that changes."""
+    return {feature.name: repr(feature.made) for feature in catalogue.features}
 
 
 def _rows(lakehouse: Lakehouse, join: Join, fingerprints: Mapping[str, str], versions: Mapping[str, int]) -> DataFrame:

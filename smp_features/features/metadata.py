@@ -117,6 +117,22 @@ def user_statistics(profile: Mapping[str, Any] | None, event_ts: datetime) -> di
     }
 
 
+def post_columns(profile: str) -> dict[str, Column]:
+    """Return every feature of this module from the columns of `posts` and a struct of `user_profiles`.
+
+    Args:
+        profile: The struct's column.
+    """
+    return {
+        **title_columns(),
+        **tag_columns(),
+        **time_columns(),
+        **place_columns(),
+        **user_columns(profile),
+        "user_has_alias": F.col("path_alias").isNotNull().cast("double"),
+    }
+
+
 def title_columns(title: str = "title") -> dict[str, Column]:
     """Return `title_statistics` of a string column as expressions."""
     characters, letters = F.length(title), _count(title, r"\p{L}")

@@ -170,14 +170,9 @@ def feature_rows(lakehouse: Lakehouse, inputs: DataFrame, recipe: Recipe) -> Dat
     """Compute the rows of `post_features` from resolved inputs with vectors; nothing is joined or looked up here."""
     values: dict[str, Column] = {
         **extracted_columns(lakehouse.catalogue),
-        **metadata.title_columns(),
+        **metadata.post_columns("user_data"),
         **script_columns(),
-        **metadata.tag_columns(),
-        **metadata.time_columns(),
         **local_columns("user_data"),
-        **metadata.place_columns(),
-        **metadata.user_columns("user_data"),
-        "user_has_alias": F.col("path_alias").isNotNull().cast("double"),
         **{name: F.col("external")[name].cast("double") for name in EXTERNAL},
         **{name: F.lit(value) for name, value in recipe.columns.items()},
         "computed_at": F.current_timestamp(),

@@ -145,7 +145,9 @@ def _check_made_under(todo: DataFrame, tags: Mapping[str, str], model: str) -> N
             f"{model} was trained on {gone[0]} {tags.get(gone[0])}, and post_features has no such column.",
             "Configure the models of the champion, or run `smp train` on the new features.",
         )
-    found = todo.agg(*(F.sort_array(F.collect_set(name)).alias(name) for name in names)).collect()[0]
+    # A set holds no null, and a null says that the model's extractor has left the configuration.
+    values = {name: F.coalesce(name, F.lit("nothing")) for name in names}
+    found = todo.agg(*(F.sort_array(F.collect_set(value)).alias(name) for name, value in values.items())).collect()[0]
     for name in names:
         others = [value for value in found[name] if value != tags.get(name)]
         if others:

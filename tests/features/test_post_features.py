@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from smp_features import catalogue
 from smp_features.catalogue import Feature
 from smp_features.errors import ConfigError, ReconciliationError
-from smp_features.features import post_features
+from smp_features.features import metadata, post_features
 from smp_features.features.history import HISTORY
 from smp_features.features.metadata import tag_statistics, time_parts, title_statistics
 from smp_features.features.post_features import features
+from smp_features.lake.tables import Lakehouse
 
 
 @pytest.fixture
@@ -170,6 +172,20 @@ def test_a_doubled_content_key_fails_before_anything_is_written(spark, config, p
     with pytest.raises(ReconciliationError, match="1 posts were to be recomputed"):
         features(spark, config, run="again")
     assert posts.lakehouse.version("post_features") == version
+
+
+def test_a_feature_of_existing_columns_is_a_line_in_the_catalogue_and_its_formula(spark, config, posts, monkeypatch):
+    feature = Feature("title_chars_per_tag", "density", "number", "characters of the title per tag")
+    monkeypatch.setattr(catalogue, "BUILT_IN", (*catalogue.BUILT_IN, feature))
+    known = metadata.post_columns
+    formula = F.length("title") / F.size(F.split("tags", " "))
+    monkeypatch.setattr(metadata, "post_columns", lambda profile: known(profile) | {feature.name: formula})
+    Lakehouse(spark, config).create()
+    assert features(spark, config, run="again").computed == 5
+    assert {pid: row[feature.name] for pid, row in posts.features().items()} == {
+        pid: len(post["title"]) / 2 for pid, post in posts.rows.items()
+    }
+    assert features(spark, config, run="again").outcome == "nothing_to_do"
 
 
 def test_a_post_outcome_column_in_the_catalogue_is_refused(spark, config, posts, monkeypatch):
