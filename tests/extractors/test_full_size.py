@@ -28,7 +28,7 @@ from smp_features.config import load_config
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Columns, Extractor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 BASE = Path(__file__).parents[2] / "conf" / "base.yaml"
 TITLES = ["Sunset over the harbour, day 3", "x", "🌅 café à la plage #日本", "boats and gulls " * 100]
