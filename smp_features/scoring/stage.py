@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -17,6 +18,9 @@ from smp_features.model.predictor import fingerprint_columns
 from smp_features.runs import Phases, Summary, is_local
 from smp_features.session import slots_of
 from smp_features.spark_failures import cause
+
+if TYPE_CHECKING:
+    from smp_features.training.registry import Version
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +55,7 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
     if champion is None:
         raise StageError(f"{registry.model} has no champion to score with.", "Run `smp train` first.")
     with phases("plan"):
-        done = lakehouse.read("predictions").where(
-            (F.col("model") == champion.model) & (F.col("model_version") == champion.number)
-        )
-        todo = wanted.join(done.select("pid", "features_key"), ["pid", "features_key"], "left_anti")
+        todo = _without_prediction(lakehouse, wanted, champion)
         count, left = wanted.count(), todo.count()
     if not left:
         return Summary(
@@ -67,6 +68,10 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
             message=f"all {count:,} {posts} have predictions of {champion}" if count else f"there are no {posts}",
         )
     _check_made_under(todo, champion.tags, str(champion))
+    with phases("registry"):
+        servable = registry.servable(champion)
+    if servable != champion:  # registered anew just now, so no post has a prediction of it
+        champion, todo, left = servable, wanted, count
     tasks = min(slots_of(session, config.extraction.slots), left)
     staging = lakehouse.folder("staging", "predictions", run)
     before = lakehouse.version("predictions")
@@ -115,6 +120,13 @@ def unlabelled(lakehouse: Lakehouse, versions: Mapping[str, int]) -> DataFrame:
     """
     labelled = lakehouse.read("labels", versions["labels"]).select("pid")
     return lakehouse.read("post_features", versions["post_features"]).join(labelled, "pid", "left_anti")
+
+
+def _without_prediction(lakehouse: Lakehouse, wanted: DataFrame, model: Version) -> DataFrame:
+    done = lakehouse.read("predictions").where(
+        (F.col("model") == model.model) & (F.col("model_version") == model.number)
+    )
+    return wanted.join(done.select("pid", "features_key"), ["pid", "features_key"], "left_anti")
 
 
 def meeting(lakehouse: Lakehouse, versions: Mapping[str, int], where: str) -> DataFrame:

@@ -234,7 +234,6 @@ class Registry:
             StageError: The store was lost; the folder is kept, and the same call may be made again.
         """
         results = json.loads((work / "results.json").read_text(encoding="utf-8"))
-        predictor = Predictor.load(work / "model")
         with reachable(self.uri, _RESUME):
             self._end_unfinished(tags[TRAINING_KEY])
             with mlflow.start_run(experiment_id=self.experiment, tags=dict(tags)) as run:
@@ -246,21 +245,38 @@ class Registry:
                     if path.is_file():
                         mlflow.log_artifact(str(path))
                 mlflow.log_artifacts(str(work / "figures"), "figures")
-                with served_code() as code:
-                    logged = mlflow.pyfunc.log_model(
-                        name="model",
-                        python_model=str(code.model),
-                        code_paths=[str(code.package)],
-                        artifacts={"model": str(work / "model")},
-                        signature=signature(predictor),
-                        input_example=pd.read_parquet(work / "input_example.parquet"),
-                        pip_requirements=requirements(predictor),
-                    )
+                logged = _log_model(work / "model", work / "input_example.parquet")
             self._create_model()
             made = self.client.create_model_version(
                 self.model, logged.model_uri, run.info.run_id, tags=dict(tags), model_id=logged.model_id
             )
         return _version(made)
+
+    def servable(self, version: Version) -> Version:
+        """Return a version that carries the code that serves it.
+
+        That is the version itself, but for one that an earlier version of this package registered without: the same
+        model is then registered anew from the same run, and takes the other's place where that is champion.
+        """
+        with reachable(self.uri):
+            info = mlflow.models.get_model_info(version.uri)
+            if info.flavors[mlflow.pyfunc.FLAVOR_NAME].get(mlflow.pyfunc.CODE):
+                return version
+            with tempfile.TemporaryDirectory() as folder:
+                model = mlflow.artifacts.download_artifacts(f"{version.uri}/artifacts/model", dst_path=folder)
+                example = self.client.download_artifacts(version.run, "input_example.parquet", folder)
+                with mlflow.start_run(run_id=version.run):
+                    logged = _log_model(Path(model), Path(example))
+            made = _version(
+                self.client.create_model_version(
+                    self.model, logged.model_uri, version.run, tags=dict(version.tags), model_id=logged.model_id
+                )
+            )
+        champion = self.champion()
+        if champion is not None and champion.number == version.number:
+            self.appoint(made)
+        logger.info("%s carries no code of its own; %s is the same model with it", version, made.number)
+        return made
 
     def _create_model(self) -> None:
         try:
@@ -346,6 +362,21 @@ class Registry:
     def _history(self) -> list[str]:
         found: list[str] = json.loads(self.client.get_registered_model(self.model).tags.get(_HISTORY, "[]"))
         return found
+
+
+def _log_model(folder: Path, example: Path) -> Any:
+    """Log a saved model and the code that serves it to the active run."""
+    predictor = Predictor.load(folder)
+    with served_code() as code:
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code.model),
+            code_paths=[str(code.package)],
+            artifacts={"model": str(folder)},
+            signature=signature(predictor),
+            input_example=pd.read_parquet(example),
+            pip_requirements=requirements(predictor),
+        )
 
 
 def existing(config: Config) -> Registry | None:

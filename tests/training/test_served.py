@@ -22,6 +22,7 @@ from smp_features.scoring.stage import score
 from smp_features.scoring.submission import write_submission
 from smp_features.stages import run_stage
 from smp_features.training.registry import Registry
+from smp_features.training.train import train
 
 pytestmark = pytest.mark.spark
 
@@ -204,6 +205,26 @@ def test_posts_of_a_condition_are_scored_labelled_ones_too(trained, scored):
     assert score(lake.session, lake.config, run="score-8").outcome == "nothing_to_do"
     nobody = score(lake.session, lake.config, run="score-9", where="uid = 'nobody'")
     assert (nobody.outcome, nobody.wanted) == ("nothing_to_do", 0) and "there are no posts" in nobody.message
+
+
+def test_a_model_registered_without_its_code_is_registered_with_it_before_it_scores(make_lake, monkeypatch):
+    lake = make_lake(labelled=120, unlabelled=10, seed=8, overrides=("training.leave_out=[]",))
+    log = mlflow.pyfunc.log_model
+    monkeypatch.setattr("mlflow.pyfunc.log_model", lambda **found: log(**found | {"code_paths": None}))
+    train(lake.session, lake.config, run="run-1")
+    monkeypatch.undo()
+    registry = Registry(lake.config)
+    old = registry.champion()
+    assert score(lake.session, lake.config, run="run-2").computed == 10
+    new = registry.champion()
+    assert (old.number, new.number) == ("1", "2") and (new.tags, new.run) == (old.tags, old.run)
+    assert set(predictions(lake)["model_version"]) == {"2"}
+    features = lake.lakehouse.read("post_features").where("split = 'test'").toPandas().sort_values("pid")
+    expected = registry.predictor(old).predict(features)
+    assert np.abs(predictions(lake)["prediction"].to_numpy() - expected).max() < 1e-9
+    assert train(lake.session, lake.config, run="run-3").outcome == "nothing_to_do"
+    assert score(lake.session, lake.config, run="run-4").outcome == "nothing_to_do"
+    assert registry.servable(new) == new and len(registry.versions()) == 2
 
 
 @pytest.mark.parametrize(
