@@ -254,6 +254,17 @@ def optimize(config: Config) -> None:
             say(f"{name}: compacted")
 
 
+@app.command()
+@configured()
+def migrate(config: Config) -> None:
+    """Bring tables of an earlier version to this one's layout; no content is extracted again."""
+    from smp_features.lake.migration import migrate as bring
+    from smp_features.stages import locked
+
+    with locked(config):
+        say(bring(_session(config), config))
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 
 

@@ -111,6 +111,7 @@ def run_stage(
         return _as_list(STAGES[name](session, config, run=run, **options))
     with locked(config):
         lakehouse = Lakehouse(session, config)
+        lakehouse.check_layout()
         started = datetime.now(UTC)
         try:
             with explained(name):

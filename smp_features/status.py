@@ -39,6 +39,7 @@ def status_of(session: SparkSession, config: Config) -> list[dict[str, Any]]:
         ModelError: A configured model does not exist, so that its rows cannot be told.
     """
     lakehouse = Lakehouse(session, config)
+    lakehouse.check_layout()
     last = _last_runs(lakehouse)
     counts = _count(lakehouse, config)
     # The stages as their summaries name them; one that this version does not know comes last.
@@ -70,6 +71,7 @@ def errors_of(session: SparkSession, config: Config, stage: str | None = None) -
         StageError: There are no tables yet.
     """
     lakehouse = Lakehouse(session, config)
+    lakehouse.check_layout()
     extractors = build_extractors(config.models)
     wanted = _stage_named(stage, extractors)
     found: list[DataFrame] = []

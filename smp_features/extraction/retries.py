@@ -38,6 +38,7 @@ def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str
     if statuses.OK in named:
         raise UsageError("Rows with status 'ok' are not failures and are not forgotten.")
     lakehouse = Lakehouse(session, config)
+    lakehouse.check_layout()
     fingerprint = extractor.fingerprint
     before = lakehouse.versions([extractor.table, "attempts"])
     reset = {"stage": extractor.name, "status": statuses.RESET, "run": run, "at": datetime.now(UTC)}

@@ -53,6 +53,15 @@ def sql_type(of: pa.DataType) -> str:
     return {known: name for name, known in _ARROW_TYPES.items()}[of]
 
 
+LAYOUT = "2"
+"""Raised when tables of before can no longer be read for what they are; `lake/migration.py` brings them there.
+
+2: a fingerprint no longer depends on what a model's folder is called.
+"""
+
+LAYOUT_PROPERTY = "smp.layout"
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table.
@@ -111,6 +120,7 @@ class TableSpec:
             "delta.logRetentionDuration": RETENTION,
             "delta.deletedFileRetentionDuration": RETENTION,
             "delta.checkpointPolicy": "classic",
+            LAYOUT_PROPERTY: LAYOUT,
             "delta.dataSkippingStatsColumns": ",".join(self.statistics or self.key),
         }
         if not properties["delta.dataSkippingStatsColumns"]:

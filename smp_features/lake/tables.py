@@ -24,8 +24,8 @@ from smp_features.errors import SmpError, StageError, UsageError, nearest
 from smp_features.extractors.base import Extractor
 from smp_features.lake.files import Store, open_store
 from smp_features.lake.schema import Schema
+from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec
 from smp_features.lake.specs import Column as TableColumn
-from smp_features.lake.specs import TableSpec
 from smp_features.runs import Summary
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ HEX_DIGITS = tuple("0123456789abcdef")
 
 _REGISTERED: WeakKeyDictionary[SparkSession, dict[str, str]] = WeakKeyDictionary()
 """What each session's catalog knows: a table's name to its folder."""
+
+_OF_THIS_LAYOUT: set[str] = set()
+"""Places whose tables were found to be in this version's layout."""
 
 _CONFLICTS = (
     "ConcurrentAppendException",
@@ -168,6 +171,42 @@ class Lakehouse:
         if missing:
             logger.info("created tables: %s", ", ".join(missing))
         return missing
+
+    @property
+    def layout(self) -> str:
+        """The layout that the tables are in; those of before layouts were noted are in `1`."""
+        # What the table was created with needs no Spark job, and a lake does not go back.
+        first = None if self.managed else self.files.get_text(f"tables/extractors/_delta_log/{0:020d}.json")
+        if first is not None and f'"{LAYOUT_PROPERTY}":"{LAYOUT}"' in first:
+            return LAYOUT
+        detail = self._delta("extractors").detail().select("properties").collect()[0]
+        return str(detail["properties"].get(LAYOUT_PROPERTY, "1"))
+
+    def check_layout(self) -> None:
+        """Refuse tables whose rows this version would not find, if there are tables.
+
+        Raises:
+            UsageError: They are of another version; says what to do.
+        """
+        if self.where in _OF_THIS_LAYOUT or not self.exists("extractors"):
+            return
+        found = self.layout
+        if found != LAYOUT:
+            earlier = found < LAYOUT
+            raise UsageError(
+                f"The tables under {self.where} were written by {'an earlier' if earlier else 'a later'} version of "
+                f"smp_features (layout {found}, this one has {LAYOUT}).",
+                "Run `smp migrate` on them once; no content is extracted again."
+                if earlier
+                else "Use that version for them.",
+            )
+        _OF_THIS_LAYOUT.add(self.where)
+
+    def note_layout(self) -> None:
+        """Note on all tables that they are in this version's layout; on `extractors`, which is asked, last."""
+        for name in sorted(filter(self.exists, self.specs), key=lambda name: name == "extractors"):
+            named = f"{literal(LAYOUT_PROPERTY)} = {literal(LAYOUT)}"
+            self.session.sql(f"ALTER TABLE {self.identifier(name)} SET TBLPROPERTIES ({named})")
 
     def register(self) -> None:
         """Make the tables of a root known by name in the session's catalog, for SQL; a catalog knows them already."""
@@ -332,6 +371,30 @@ class Lakehouse:
             Whether a version was written.
         """
         return self._writes(table, lambda: self._delta(table).delete(condition))
+
+    def delete_rows(self, table: str, rows: DataFrame) -> bool:
+        """Delete the rows with these keys.
+
+        Args:
+            table: A table with a key.
+            rows: The key's columns, of a sharded table also `shard`.
+
+        Returns:
+            Whether a version was written.
+        """
+        if rows.isEmpty():
+            return False
+        merge = self._delta(table).alias("t").merge(rows.alias("s"), self._on(self.spec(table)))
+        return self._writes(table, merge.whenMatchedDelete().execute)
+
+    def update(self, table: str, condition: Column, values: Mapping[str, Column]) -> bool:
+        """Change columns of the rows that meet a condition.
+
+        Returns:
+            Whether a version was written.
+        """
+        changed: dict[str, str | Column] = dict(values)
+        return self._writes(table, lambda: self._delta(table).update(condition, changed))
 
     def record(self, run: str, summaries: Iterable[Summary], started: datetime, finished: datetime) -> None:
         """Append summaries to `runs`, as one version.
