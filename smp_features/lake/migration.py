@@ -49,6 +49,8 @@ def migrate(session: SparkSession, config: Config) -> str:
         raise StageError(f"There are no tables under {lakehouse.where}.", "Nothing is there to migrate.")
     if lakehouse.layout == LAYOUT:
         return "The tables are of this version's layout: nothing to do."
+    if lakehouse.layout > LAYOUT:
+        lakehouse.check_layout()
     described = {row["extractor"]: row for row in lakehouse.read("extractors").collect()}
     renamed = new_fingerprints({old: json.loads(row["description"]) for old, row in described.items()})
     rewritten = sum(_rewrite(lakehouse, table, key, renamed) for table, key in CONTENT.items()) if renamed else 0
