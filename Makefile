@@ -41,9 +41,10 @@ test-fast: setup  ## the tests that start no Spark and take seconds
 bench: setup  ## measure, and write benchmarks/RESULTS.md (hours; BENCH=ceiling measures one part)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-lint: setup  ## style of the code
+lint: setup  ## style of the code, and the direction of its imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: setup  ## bring the code to that style
 	$(BIN)/ruff check --fix .
@@ -60,4 +61,4 @@ lock: setup  ## requirements.lock again, after a change in setup.py (UPGRADE=nam
 		$(if $(UPGRADE),--upgrade-package $(UPGRADE)) --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:  ## remove what builds and tools leave behind; .venv and demo results stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache spark-warehouse metastore_db derby.log
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache spark-warehouse metastore_db derby.log

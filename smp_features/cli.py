@@ -363,7 +363,7 @@ def _stage(config: Config, name: str, **options: Any) -> None:
 
 
 def _warn(config: Config) -> None:
-    from smp_features.preflight import demo_model_warning
+    from smp_features.analysis.demo_models import demo_model_warning
 
     warning = demo_model_warning(config)
     if warning is not None:

@@ -146,7 +146,6 @@ class ExtractionConfig(_Frozen):
         max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error.
         deadline_s: Seconds a micro-batch may take before its worker is ended.
         max_attempts: Transient failures after which a key is given up until `smp retry`.
-        staging_max_age_h: Unfinished staging older than this many hours is swept.
         model_folders: Folders of models, or of folders of models, where a worker that has no model at the driver's
             path looks for one with the same digest.
         ship_models: Copy models through the root to workers that find them nowhere else; null does so where workers are
@@ -161,7 +160,6 @@ class ExtractionConfig(_Frozen):
     max_error_share: float = Field(default=0.2, ge=0, le=1)
     deadline_s: float = Field(default=600.0, gt=0)
     max_attempts: int = Field(default=3, ge=1)
-    staging_max_age_h: float = Field(default=24.0, ge=0)
     model_folders: tuple[str, ...] = ()
     ship_models: bool | None = None
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from smp_features.config import Config
 from smp_features.errors import RootError
 from smp_features.extractors.registry import build_extractors, chosen
-from smp_features.extractors.zoo import is_zoo_model
+from smp_features.lake.files import open_store
 from smp_features.lake.schema import Schema
-from smp_features.runs import is_local
 from smp_features.sources.base import open_source
 
 
@@ -41,35 +40,15 @@ def check_before_writing(
             extractor.check()
 
 
-def demo_model_warning(config: Config) -> str | None:
-    """Return the warning owed when the bundled demo models ran on posts that were not generated, else None.
-
-    Args:
-        config: Its model ids, and its source, which knows whether its posts were made up.
-    """
-    models = {name: getattr(settings, "id", None) for name, settings in config.models.items()}
-    demo = [name for name, model in models.items() if isinstance(model, str) and is_zoo_model(model)]
-    if not demo or open_source(config, Path()).generated:
-        return None
-    if config.source.path is None:
-        condition = "Unless these posts were generated,"
-    else:
-        condition = "These posts were not generated, so"
-    return (
-        f"The bundled demo models ({', '.join(demo)}) are configured. {condition} captions and perplexities of the "
-        "demo models mean nothing here."
-    )
-
-
 def check_root(root: str) -> None:
     """Refuse a local root that is not, or could not become, a writable folder.
 
     Raises:
-        RootError: It is a file, or its nearest existing parent cannot be written.
+        RootError: It is no known address; or a file; or its nearest existing parent cannot be written.
     """
-    if not is_local(root):
+    folder = open_store(root).local_folder()
+    if folder is None:
         return
-    folder = Path(root).absolute()
     hint = "Choose another with --root, or mend its permissions."
     existing = folder
     while not existing.exists() and existing != existing.parent:

@@ -1,30 +1,16 @@
-"""What a stage reports: its summary, its row in `runs`, and the lock that keeps a local root to one writer."""
+"""What a stage reports: its summary, which is its row in `runs`, and the seconds of its phases."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import os
-import re
-import socket
-import sys
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
-from smp_features.errors import RootError, RootLockedError
-
-logger = logging.getLogger(__name__)
-
 Outcome = Literal["done", "nothing_to_do", "failed"]
-
-_held: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -96,67 +82,3 @@ class Phases:
     def add(self, name: str, seconds: float) -> None:
         """Add seconds to a phase."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
-
-
-def is_local(root: str) -> bool:
-    """Whether a root is a folder of this machine, not an object-store URI."""
-    return re.match(r"^[a-z][a-z0-9+.-]*://", root) is None
-
-
-@contextmanager
-def writing(root: str) -> Iterator[None]:
-    """Hold the lock of a local root while writing to it; a root on storage with atomic commits needs none.
-
-    The lock belongs to this process and goes with it, however it ends. Nested use in one process is allowed.
-
-    Raises:
-        RootLockedError: Another process writes; the message says which and since when.
-        RootError: The root cannot be created or written.
-    """
-    if not is_local(root):
-        yield
-        return
-    folder = Path(root).absolute()
-    if str(folder) in _held:
-        yield
-        return
-    path, made = folder / ".lock", not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held for the duration of the block
-    except OSError as error:
-        raise RootError(
-            f"The root {root} cannot be written: {error.strerror or type(error).__name__}.",
-            "Choose another with --root, or mend its permissions.",
-        ) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise RootLockedError(
-                f"The root {root} is being written by {_describe(handle.read())}.",
-                "Wait for it to end, then run the same command again; reading is always allowed.",
-            ) from None
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv[:3])}
-        handle.truncate(0)
-        handle.write(json.dumps(holder | {"since": datetime.now(UTC).isoformat(timespec="seconds")}))
-        handle.flush()
-        _held.add(str(folder))
-        try:
-            yield
-        finally:
-            _held.discard(str(folder))
-            handle.truncate(0)
-            if made and [entry.name for entry in folder.iterdir()] == [path.name]:
-                # Refused before anything was written: leave nothing behind, not even the folder.
-                path.unlink()
-                folder.rmdir()
-
-
-def _describe(text: str) -> str:
-    try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
-    except (ValueError, KeyError, TypeError):
-        return "another process"

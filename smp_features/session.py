@@ -45,6 +45,16 @@ def on_databricks() -> bool:
     return "DATABRICKS_RUNTIME_VERSION" in os.environ
 
 
+def workspace_tracking() -> str | None:
+    """Return MLflow's address of the workspace this process runs in, or None where it runs in none."""
+    return "databricks" if on_databricks() else None
+
+
+def workers_append_to_root() -> bool:
+    """Whether workers can append to files under a root that is a folder: a Databricks volume takes no appends."""
+    return not on_databricks()
+
+
 def get_session(config: Config) -> SparkSession:
     """Return the running Spark session, or start one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +13,11 @@ from pyspark.sql import SparkSession
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
 from smp_features.jvm import SPARK_FAILURES
+from smp_features.lake.files import open_store
+from smp_features.lake.lock import writing
+from smp_features.lake.staging import running
 from smp_features.lake.tables import Lakehouse
-from smp_features.runs import Summary, new_run_id, writing
+from smp_features.runs import Summary, new_run_id
 from smp_features.spark_failures import cause, explained
 
 logger = logging.getLogger(__name__)
@@ -77,12 +80,12 @@ STAGES: dict[str, Stage] = {
 
 
 def locked(config: Config) -> AbstractContextManager[None]:
-    """Return the lock a writing command holds: the root's where tables are folders; a catalog arbitrates itself.
+    """Return the right to write that a writing command holds; see `lake/lock.py`.
 
     Args:
         config: Its `root` and `catalog` say where tables are.
     """
-    return writing(config.root) if config.catalog is None else nullcontext()
+    return writing(config.root, config.catalog)
 
 
 def run_stage(
@@ -109,7 +112,7 @@ def run_stage(
     run = run or new_run_id()
     if options.get("dry_run"):
         return _as_list(STAGES[name](session, config, run=run, **options))
-    with locked(config):
+    with locked(config), running(open_store(config.root), run):
         lakehouse = Lakehouse(session, config)
         lakehouse.check_layout()
         started = datetime.now(UTC)

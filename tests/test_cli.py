@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from smp_features.cli import app, run_job
 from smp_features.demo.generate import generate
-from smp_features.runs import writing
+from smp_features.lake.lock import writing
 
 SMP = [sys.executable, "-m", "smp_features.cli"]
 DEMO = Path(__file__).parents[1] / "conf" / "demo.yaml"

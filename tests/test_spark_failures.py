@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from types import SimpleNamespace
 
 import pytest
 from py4j.protocol import Py4JJavaError
 
 from smp_features import stages
 from smp_features.errors import StageError
-from smp_features.extraction.storage import Storage
 from smp_features.spark_failures import cause, explained
 
 
@@ -30,7 +27,7 @@ def test_the_cause_is_the_line_that_tells_most():
 def unwritable(spark, tmp_path):
     """Writes where there can be no folder, which Hadoop refuses."""
     (tmp_path / "file").touch()
-    return lambda: Storage(spark).write_text(f"{tmp_path}/file/marker.json", "{}")
+    return lambda: spark.range(1).write.parquet(f"{tmp_path}/file/rows")
 
 
 def test_a_failure_of_hadoop_is_explained_in_one_line(unwritable):
@@ -59,10 +56,3 @@ def test_a_failure_that_cannot_be_noted_is_still_the_one_that_is_told(lakehouse,
     with caplog.at_level(logging.WARNING, "smp_features"), pytest.raises(StageError, match="The disk is full"):
         stages.run_stage(lakehouse.session, lakehouse.config, "features")
     assert "could not be noted in runs" in caplog.text
-
-
-def test_a_name_that_the_file_system_refuses_is_an_error(spark, monkeypatch):
-    refusing = SimpleNamespace(create=lambda *_: io.BytesIO(), rename=lambda *_: False)  # as HDFS does for a taken name
-    monkeypatch.setattr(Storage, "_at", lambda _, path: (refusing, path))
-    with pytest.raises(StageError, match=r"marker\.json could not be written"):
-        Storage(spark).write_text("marker.json", "{}")

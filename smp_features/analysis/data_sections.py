@@ -24,7 +24,7 @@ from smp_features.analysis.page import (
 from smp_features.analysis.readings import PERPLEXITY, SIMILARITIES, Extreme
 from smp_features.config import Config, ModelSettings
 from smp_features.extractors import build_extractors
-from smp_features.ingest.stage import KNOWN_LATE
+from smp_features.lake.specs import KNOWN_LATE
 
 STAGE_OF_TABLE = {
     "posts": "ingest: pictures",

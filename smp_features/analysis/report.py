@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,22 +13,25 @@ from pyspark.sql import SparkSession
 from smp_features import __version__
 from smp_features.analysis import data_sections, measure_sections, model_sections, readings
 from smp_features.analysis.adaptation_section import adaptation_section
+from smp_features.analysis.demo_models import demo_model_warning
 from smp_features.analysis.laboratory.measure import measure_champion
 from smp_features.analysis.model_sections import MISSES, Score, Truth
 from smp_features.analysis.page import Page, Section, render, show, thumbnail
 from smp_features.analysis.results import Trained, champion_results
 from smp_features.config import Config
-from smp_features.errors import ConfigError, RootError
+from smp_features.errors import ConfigError
 from smp_features.lake.tables import Lakehouse
 from smp_features.metrics import Interval
-from smp_features.preflight import demo_model_warning
-from smp_features.runs import Phases, Summary, is_local
+from smp_features.runs import Phases, Summary
 from smp_features.summaries import largest_misses
 
 logger = logging.getLogger(__name__)
 
 GALLERY_POSTS = 6
 """Posts at each end of the gallery."""
+
+PAGE = "reports/report.html"
+"""The page, under the root."""
 
 _VERSIONED = ("posts", "labels", "post_features", "predictions")
 
@@ -47,7 +49,7 @@ def report(session: SparkSession, config: Config, *, run: str) -> Summary:
 
     Raises:
         ConfigError: `report.truth` names a file that is not a truth file.
-        RootError: The page cannot be written.
+        FilesError: The page cannot be written.
     """
     phases = Phases()
     lakehouse = Lakehouse(session, config)
@@ -60,8 +62,8 @@ def report(session: SparkSession, config: Config, *, run: str) -> Summary:
     with phases("read_tables"):
         page = _compose(lakehouse, config, trained, unmeasured, truth, run, versions)
     with phases("write"):
-        path = lakehouse.folder("reports", "report.html")
-        write_text(session, path, render(page))
+        path = lakehouse.folder(*PAGE.split("/"))
+        lakehouse.files.put(PAGE, render(page))
     logger.info("report written path=%s sections=%d", path, len(page.sections))
     return Summary(
         stage="report", wanted=1, ok=1, computed=1, seconds=phases.seconds, versions_read=versions, message=path
@@ -97,38 +99,6 @@ def read_truth(config: Config) -> Truth | None:
         raise ConfigError(
             f"{path} is not a truth file: {type(error).__name__}.", "`smp generate` writes one beside the posts."
         ) from error
-
-
-def write_text(session: SparkSession, path: str, text: str) -> None:
-    """Write a file so that readers see the old one or the new one, never a part.
-
-    Args:
-        session: Its Hadoop file systems write to object stores.
-        path: A path of this machine, or a URI.
-        text: UTF-8 text.
-
-    Raises:
-        RootError: The file cannot be written.
-    """
-    unfinished = f"{path}.unfinished"
-    if is_local(path):
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(unfinished).write_text(text, encoding="utf-8")
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise RootError(f"The report cannot be written to {path}: {error.strerror or error}.") from error
-        return
-    jvm = session._jvm
-    assert jvm is not None, "object stores need a classic session"
-    target, source = jvm.org.apache.hadoop.fs.Path(path), jvm.org.apache.hadoop.fs.Path(unfinished)
-    store = target.getFileSystem(session._jsc.hadoopConfiguration())
-    stream = store.create(source, True)
-    stream.write(bytearray(text.encode()))
-    stream.close()
-    store.delete(target, False)
-    if not store.rename(source, target):
-        raise RootError(f"The report lies at {unfinished} and cannot be renamed to {path}.")
 
 
 def _compose(

@@ -24,8 +24,7 @@ from smp_features.extraction.watchdog import RECORD_BYTES, loads_beside
 from smp_features.extraction.worker import Task
 from smp_features.jvm import SPARK_FAILURES
 from smp_features.lake.tables import Lakehouse
-from smp_features.runs import is_local
-from smp_features.session import on_databricks
+from smp_features.session import workers_append_to_root
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ def sees_notes(lakehouse: Lakehouse) -> bool:
 
     Notes are small appends, which object stores and Databricks volumes do not take: there each machine keeps its own.
     """
-    return is_local(lakehouse.config.root) and not on_databricks()
+    return lakehouse.files.local_folder() is not None and workers_append_to_root()
 
 
 def _notes_folder(lakehouse: Lakehouse, chunk: str) -> str:

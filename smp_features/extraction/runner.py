@@ -28,20 +28,12 @@ from smp_features.extraction.plan import (
     scope_of,
     take_stock,
 )
-from smp_features.extraction.staging import (
-    TEXT_KEY,
-    forget_dead_run,
-    forget_run,
-    living,
-    marked,
-    publish,
-    stage_work,
-    sweep,
-)
+from smp_features.extraction.staging import TEXT_KEY, forget_run, marked, publish, stage_work
 from smp_features.extractors import build_extractors
 from smp_features.extractors.base import Extractor
 from smp_features.extractors.model_places import ModelPlaces
 from smp_features.extractors.registry import chosen
+from smp_features.lake.staging import running
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.runs import Summary
 from smp_features.session import has_other_machines
@@ -83,8 +75,9 @@ def extract(session: SparkSession, config: Config, names: Sequence[str] | None =
         ExtractionFailed: Keys do not reconcile, jobs failed, a worker could not load its model or had no GPU, or too
             many inputs are in error; carries the summaries.
     """
-    with living(run):
-        return _extract(Lakehouse(session, config), config, names, run)
+    lakehouse = Lakehouse(session, config)
+    with running(lakehouse.files, run):
+        return _extract(lakehouse, config, names, run)
 
 
 def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, run: str) -> list[Summary]:
@@ -111,9 +104,6 @@ def _extract(lakehouse: Lakehouse, config: Config, names: Sequence[str] | None, 
             extractor.ship()
 
     published = {marker.name for marker in waiting if publish(lakehouse, configured[marker.name], marker)}
-    for marker in waiting:
-        forget_dead_run(lakehouse, marker.name, marker.run)
-    sweep(lakehouse, wanted, config.extraction.staging_max_age_h)
     _describe(lakehouse, [each for each in extractors if each.name in needed])
 
     summaries: list[Summary] = []

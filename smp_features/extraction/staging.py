@@ -6,9 +6,7 @@ import hashlib
 import json
 import logging
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -18,15 +16,15 @@ from pyspark.sql.types import StructType
 
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
-from smp_features.extraction.storage import Storage
 from smp_features.extractors.base import Extractor
 from smp_features.jvm import SPARK_FAILURES
+from smp_features.lake.files import MARKER, Store
+from smp_features.lake.lock import held
+from smp_features.lake.staging import STAGING
 from smp_features.lake.tables import Lakehouse, canonical_json
-from smp_features.runs import is_local
 
 logger = logging.getLogger(__name__)
 
-MARKER = ".json"
 KEYS = "keys"
 
 TEXT_KEY = "text_key"
@@ -34,9 +32,6 @@ TEXT_KEY = "text_key"
 
 _publishing: dict[str, threading.Lock] = {}
 _publishing_guard = threading.Lock()
-
-_living: list[str] = []
-"""The runs of this process, whose staging others leave alone."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,24 @@ class Marker:
         """Return the folder of the chunk."""
         return chunk_folder(lakehouse, self.name, self.run, self.chunk)
 
-    def path(self, lakehouse: Lakehouse) -> str:
-        """Return the path of the marker itself."""
-        return self.folder(lakehouse) + MARKER
+    @property
+    def prefix(self) -> str:
+        """The chunk's name under the root."""
+        return _prefix(self.name, self.run, self.chunk)
+
+    @property
+    def path(self) -> str:
+        """The marker's own name under the root."""
+        return self.prefix + MARKER
 
 
 def chunk_folder(lakehouse: Lakehouse, name: str, run: str, chunk: str) -> str:
     """Return where a chunk of the extractor with this name is staged; several may fill one table."""
-    return lakehouse.folder("staging", name, run, chunk)
+    return lakehouse.files.at(_prefix(name, run, chunk))
+
+
+def _prefix(*parts: str) -> str:
+    return "/".join((STAGING, *parts))
 
 
 def staged_schema(lakehouse: Lakehouse, extractor: Extractor) -> StructType:
@@ -99,16 +104,6 @@ def read_staged(lakehouse: Lakehouse, extractor: Extractor, folder: str, parts: 
     return rows.where(~F.col("status").isin(statuses.SUSPECT, statuses.MEASURED))
 
 
-@contextmanager
-def living(run: str) -> Iterator[None]:
-    """Keep a run's staging from other threads while inside."""
-    _living.append(run)
-    try:
-        yield
-    finally:
-        _living.remove(run)
-
-
 def stage_work(lakehouse: Lakehouse, name: str, run: str, work: DataFrame) -> DataFrame:
     """Write down the keys that a run has to do something about, and return them read back.
 
@@ -128,21 +123,18 @@ def stage_work(lakehouse: Lakehouse, name: str, run: str, work: DataFrame) -> Da
 
 def mark(lakehouse: Lakehouse, marker: Marker) -> None:
     """Declare a stage complete."""
-    Storage(lakehouse.session).write_text(marker.path(lakehouse), json.dumps(asdict(marker)))
+    lakehouse.files.put(marker.path, json.dumps(asdict(marker)))
 
 
 def marked(lakehouse: Lakehouse, names: Sequence[str]) -> list[Marker]:
     """Return the complete stages of these extractors that wait to be published, oldest run first."""
-    storage = Storage(lakehouse.session)
     found = []
     for name in names:
-        base = lakehouse.folder("staging", name)
-        for run in storage.entries(base):
-            for entry in storage.entries(f"{base}/{run.name}"):
-                if entry.name.endswith(MARKER):
-                    marker = _read_marker(storage, f"{base}/{run.name}/{entry.name}")
-                    if marker is not None:
-                        found.append(marker)
+        for entry in lakehouse.files.list(_prefix(name)):
+            if entry.name.endswith(MARKER) and entry.name.count("/") == 3:
+                marker = _read_marker(lakehouse.files, entry.name)
+                if marker is not None:
+                    found.append(marker)
     return sorted(found, key=lambda marker: (marker.run, names.index(marker.name), marker.chunk))
 
 
@@ -164,78 +156,33 @@ def publish(lakehouse: Lakehouse, extractor: Extractor, marker: Marker, *, count
     Raises:
         ReconciliationError: The files do not hold the keys that the marker promises; they were removed.
     """
-    storage = Storage(lakehouse.session)
-    folder, path = marker.folder(lakehouse), marker.path(lakehouse)
+    files, folder = lakehouse.files, marker.folder(lakehouse)
     with _lock(lakehouse, extractor.table):
-        if not storage.exists(path):
+        if not files.exists(marker.path):
             return False
         if marker.spec != spec_version(lakehouse, extractor):
             logger.warning("%s: a stage of run %s has other columns and is dropped", extractor.table, marker.run)
-            _remove(storage, path, folder)
+            _remove(files, marker)
             return False
         try:
             distinct = counted or _check_count(lakehouse, extractor, marker, folder)
             _insert(lakehouse, extractor, marker, folder, distinct)
         except ReconciliationError:
-            _remove(storage, path, folder)
+            _remove(files, marker)
             raise
         except SPARK_FAILURES:
-            if storage.exists(path):
+            if files.exists(marker.path):
                 raise
             return False  # another driver published it first and removed the files
-        _remove(storage, path, folder)
+        _remove(files, marker)
     return True
-
-
-def sweep(lakehouse: Lakehouse, names: Iterable[str], max_age_h: float) -> int:
-    """Remove stages that were never completed and are older than this, and runs' folders that are empty.
-
-    A run's keys are as old as the youngest thing beside them: it may still compute.
-
-    Returns:
-        Stages removed.
-    """
-    storage = Storage(lakehouse.session)
-    oldest = time.time() - max_age_h * 3600
-    removed = 0
-    for name in names:
-        base = lakehouse.folder("staging", name)
-        for run in storage.entries(base):
-            if run.name in _living:
-                continue
-            within = storage.entries(f"{base}/{run.name}")
-            youngest = max([run.modified_s, *(entry.modified_s for entry in within)])
-            complete = {entry.name.removesuffix(MARKER) for entry in within if entry.name.endswith(MARKER)}
-            stale = []
-            for entry in within:
-                if entry.is_folder and entry.name not in complete:
-                    times = [child.modified_s for child in storage.entries(f"{base}/{run.name}/{entry.name}")]
-                    if max([youngest if entry.name == KEYS else entry.modified_s, *times]) <= oldest:
-                        stale.append(entry.name)
-            for chunk in stale:
-                logger.info("%s: removing unfinished staging of run %s", name, run.name)
-                storage.remove(f"{base}/{run.name}/{chunk}")
-            removed += len(stale)
-            if len(stale) == len(within) and run.modified_s <= oldest:
-                storage.remove(f"{base}/{run.name}")
-    return removed
-
-
-def forget_dead_run(lakehouse: Lakehouse, name: str, run: str) -> None:
-    """Remove the folder of an earlier run when all its stages are published, if it cannot live any more.
-
-    Under the lock of a local root only runs of this process can; elsewhere, what is left of a run waits for the sweep.
-    """
-    if run not in _living and lakehouse.config.catalog is None and is_local(lakehouse.config.root):
-        forget_run(lakehouse, name, run)
 
 
 def forget_run(lakehouse: Lakehouse, name: str, run: str) -> None:
     """Remove a run's folder when all its stages are published."""
-    storage = Storage(lakehouse.session)
-    folder = lakehouse.folder("staging", name, run)
-    if not {entry.name for entry in storage.entries(folder)} - {KEYS}:
-        storage.remove(folder)
+    folder = _prefix(name, run)
+    if not {entry.name.split("/")[3] for entry in lakehouse.files.list(folder)} - {KEYS}:
+        lakehouse.files.delete_prefix(folder)
 
 
 def _check_count(lakehouse: Lakehouse, extractor: Extractor, marker: Marker, folder: str) -> bool:
@@ -278,8 +225,8 @@ def _note_attempts(lakehouse: Lakehouse, marker: Marker) -> None:
     )
 
 
-def _read_marker(storage: Storage, path: str) -> Marker | None:
-    text = storage.read_text(path)
+def _read_marker(files: Store, path: str) -> Marker | None:
+    text = files.get_text(path)
     if text is None:
         return None
     try:
@@ -288,13 +235,15 @@ def _read_marker(storage: Storage, path: str) -> Marker | None:
         transient = tuple((str(key), str(status)) for key, status in fields["transient"])
         return Marker(**fields | lists | {"transient": transient})
     except (ValueError, KeyError, TypeError):
-        logger.warning("%s is not a marker of this version; its stage is left to the sweep", path)
+        logger.warning("%s is not a marker of this version; its stage is not published", path)
+        if held(files.root):  # nobody else may be writing it just now
+            files.delete(path)
         return None
 
 
-def _remove(storage: Storage, marker: str, folder: str) -> None:
-    storage.remove(marker)
-    storage.remove(folder)
+def _remove(files: Store, marker: Marker) -> None:
+    files.delete(marker.path)
+    files.delete_prefix(marker.prefix)
 
 
 def _lock(lakehouse: Lakehouse, table: str) -> threading.Lock:

@@ -19,6 +19,7 @@ from smp_features.features.inconsistency import cosine_column
 from smp_features.features.local_time import local_columns
 from smp_features.features.lookup import joins, made_of, with_values, with_vectors
 from smp_features.features.scripts import script_columns
+from smp_features.lake.staging import staged
 from smp_features.lake.tables import Lakehouse, canonical_json, row_hash
 from smp_features.runs import Phases, Summary
 
@@ -55,6 +56,7 @@ def configured_recipe(lakehouse: Lakehouse) -> Recipe:
     return Recipe(fingerprints, lakehouse.config.features.time_rules)
 
 
+@staged
 def features(session: SparkSession, config: Config, *, run: str) -> Summary:
     """Make `post_features` hold one row per post for the configured extractors and time rules.
 
@@ -91,6 +93,7 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
         computed = todo.count()
         posts = lakehouse.read("posts", versions["posts"]).select("pid")
         gone = present.join(posts, "pid", "left_anti").count()
+        wanted = posts.count()
     if computed:
         rows_folder = lakehouse.folder("staging", "post_features", run, "rows")
         with phases("compute"):
@@ -99,6 +102,7 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
         with phases("write"):
             rows = session.read.parquet(rows_folder)
             _check_counts(rows, computed)
+            _check_posts(present.select("pid").union(rows.select("pid")).join(posts, "pid", "left_semi"), wanted)
             lakehouse.synchronise("post_features", rows, "inputs_key")
     if gone:
         with phases("write"):
@@ -106,15 +110,11 @@ def features(session: SparkSession, config: Config, *, run: str) -> Summary:
             kept = kept.join(posts, "pid", "left_semi")
             lakehouse.synchronise("post_features", kept, "inputs_key", delete_missing=True)
     with phases("count"):
-        lakehouse.discard("staging", "post_features", run)
+        lakehouse.files.delete_prefix(f"staging/post_features/{run}")
         after = lakehouse.version("post_features")
         table = lakehouse.read("post_features", after)
-        wanted, ok, details = posts.count(), *_described(table)
-    if wanted != ok:
-        raise ReconciliationError(
-            f"post_features holds {ok} rows for {wanted} posts.",
-            "Run `smp features` again; nothing is lost in `posts`.",
-        )
+        ok, details = _described(table)
+    _check_held(ok, wanted)
     changed = after != before
     message = (
         f"post_features: {ok} rows, {computed} computed, {gone} removed"
@@ -215,6 +215,19 @@ def _check_counts(rows: DataFrame, computed: int) -> None:
         raise ReconciliationError(
             f"{computed} posts were to be recomputed, and their features came out as {counts}.",
             "A content table holds a key twice; nothing was written to post_features.",
+        )
+
+
+def _check_posts(held: DataFrame, wanted: int) -> None:
+    """Check the posts that the table is about to hold, while it is as it was."""
+    _check_held(held.distinct().count(), wanted)
+
+
+def _check_held(rows: int, posts: int) -> None:
+    if rows != posts:
+        raise ReconciliationError(
+            f"post_features holds {rows} rows for {posts} posts.",
+            "Run `smp features` again; nothing is lost in `posts`.",
         )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from datetime import UTC, date, datetime, time
-from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,15 +15,13 @@ from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, 
 from smp_features.ingest.scan_frames import scan_frames
 from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
 from smp_features.ingest.staging import StagingArea
-from smp_features.lake.specs import POSTS, USER_PROFILES
+from smp_features.lake.specs import KNOWN_LATE, POSTS, USER_PROFILES
 from smp_features.lake.tables import Lakehouse, first_by_key, row_hash
 from smp_features.runs import Phases, Summary
+from smp_features.scratch import scratch
 from smp_features.sources.base import FrameSource, RowSource, open_source
 
 logger = logging.getLogger(__name__)
-
-KNOWN_LATE = datetime(2200, 1, 1, tzinfo=UTC)
-"""`known_at` of what has no date: later than every post, and early enough for the nanosecond times of pandas."""
 
 _SAME_FILE = ["split", "image_path", "image_size", "image_modified_at"]
 """What must be as in the last run for an image not to be read again."""
@@ -57,8 +53,8 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
         ReconciliationError: Rows in are not rows out.
     """
     phases = Phases()
-    with tempfile.TemporaryDirectory(prefix="smp-ingest-") as scratch:
-        source = open_source(config, Path(scratch))
+    with scratch("ingest") as folder:
+        source = open_source(config, folder)
         if dry_run:
             found = _scan(session, source, run, phases, None)
             _check_refused(found, config)
@@ -95,12 +91,13 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, found: ScanResult, config:
     with phases("write"):
         posts = area.keep("final_posts", _posts(lakehouse, area, staged, read))
         profiles = area.keep("final_profiles", _profiles(area, staged, found, config))
+        images = reconcile(lakehouse, posts, found)
         mirror = config.source.limit is None
         _store_titles(lakehouse, staged)
         changes = lakehouse.synchronise("posts", posts, "row_hash", delete_missing=mirror)
         lakehouse.synchronise("labels", _labels(staged, config), None, delete_missing=mirror)
         lakehouse.synchronise("user_profiles", profiles, "row_hash", delete_missing=mirror)
-        images = reconcile(lakehouse, posts, found, mirror)
+        check_stored(lakehouse, found, mirror)
     after = lakehouse.versions(TABLES)
     written = {table: version for table, version in after.items() if version != before[table]}
     said = f"{read:,} images read; {changes['inserted']:,} posts new, {changes['updated']:,} changed"
@@ -251,27 +248,49 @@ def _check_refused(found: ScanResult, config: Config) -> None:
         )
 
 
-def reconcile(lakehouse: Lakehouse, posts: DataFrame, found: ScanResult, mirror: bool) -> dict[str, int]:
-    """Check that the posts of the source are the posts of the table; return posts by image status.
+def reconcile(lakehouse: Lakehouse, posts: DataFrame, found: ScanResult) -> dict[str, int]:
+    """Check that the posts of the source, each once, are those that tables are about to be brought to.
+
+    Args:
+        lakehouse: The tables, as they were.
+        posts: What `posts` will be brought to.
+        found: What the source holds.
+
+    Returns:
+        Posts by image status.
+
+    Raises:
+        ReconciliationError: The counts are apart; no table of posts, labels or profiles was touched.
+    """
+    by_status = posts.groupBy("image_status").agg(F.count("*").alias("rows")).collect()
+    counted = {row["image_status"]: int(row["rows"]) for row in by_status}
+    joined, wanted = sum(counted.values()), found.posts.total()
+    if joined != wanted or posts.select("pid").distinct().count() != wanted:
+        raise _apart(wanted, joined, lakehouse.read("posts").count())
+    return counted
+
+
+def check_stored(lakehouse: Lakehouse, found: ScanResult, mirror: bool) -> None:
+    """Check that the table holds the posts of the source.
 
     Args:
         lakehouse: The tables.
-        posts: The rows that `posts` was brought to.
         found: What the source holds.
         mirror: The table holds these posts and no others.
 
     Raises:
         ReconciliationError: The counts are apart.
     """
-    counted = {row["image_status"]: int(row["count"]) for row in posts.groupBy("image_status").count().collect()}
-    wanted, joined = found.posts.total(), sum(counted.values())
-    stored = lakehouse.read("posts").count()
-    if joined != wanted or (stored != wanted if mirror else stored < wanted):
-        raise ReconciliationError(
-            f"ingest: {wanted:,} usable source rows, {joined:,} joined with their images, {stored:,} in table posts.",
-            "Run `smp ingest` again; if the counts stay apart, please report them.",
-        )
-    return counted
+    wanted, stored = found.posts.total(), lakehouse.read("posts").count()
+    if stored != wanted if mirror else stored < wanted:
+        raise _apart(wanted, wanted, stored)
+
+
+def _apart(wanted: int, joined: int, stored: int) -> ReconciliationError:
+    return ReconciliationError(
+        f"ingest: {wanted:,} usable source rows, {joined:,} joined with their images, {stored:,} in table posts.",
+        "Run `smp ingest` again; if the counts stay apart, please report them.",
+    )
 
 
 def _summary(

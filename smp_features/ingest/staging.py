@@ -1,88 +1,74 @@
-"""The temporary Parquet files of one ingest run, on a local root or on an object store."""
+"""The temporary Parquet files of one ingest run."""
 
 from __future__ import annotations
 
-import logging
+import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
-from pyspark.sql.pandas.types import from_arrow_schema
 
-from smp_features.errors import RootError
+from smp_features.errors import FilesError, RootError
+from smp_features.lake.staging import STAGING, running
 from smp_features.lake.tables import Lakehouse
-from smp_features.runs import is_local
-
-logger = logging.getLogger(__name__)
 
 STAGE = "ingest"
 
 
 class StagingArea:
-    """A folder of Parquet files that goes when the run ends, however it ends.
+    """Sets of Parquet files that go when the run ends, however it ends.
 
     Args:
-        lakehouse: Its root holds the folder.
-        run: The run; the folder is `staging/ingest/<run>`.
-
-    Raises:
-        RootError: The folder cannot be created.
+        lakehouse: Its root holds them.
+        run: The run; the files are under `staging/ingest/<run>`.
     """
 
     def __init__(self, lakehouse: Lakehouse, run: str) -> None:
         self.lakehouse = lakehouse
         self.run = run
-        self._local = is_local(lakehouse.config.root)
         self._parts: dict[str, int] = {}
-        if self._local:
-            try:
-                Path(lakehouse.folder("staging", STAGE)).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise _unwritable(lakehouse.config.root, error) from None
-            self._sweep()
+        self._running = ExitStack()
 
     def __enter__(self) -> StagingArea:
+        try:
+            self._running.enter_context(running(self.lakehouse.files, self.run))
+        except FilesError as error:
+            raise _unwritable(error) from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lakehouse.discard("staging", STAGE, self.run)
-        if self._local:
-            for folder in (self.lakehouse.folder("staging", STAGE), self.lakehouse.folder("staging")):
-                with suppress(OSError):  # it holds another stage's files
-                    Path(folder).rmdir()
+        with self._running:
+            self.lakehouse.files.delete_prefix(self._prefix())
 
     def drop(self, name: str) -> None:
         """Remove one set of files."""
-        self.lakehouse.discard("staging", STAGE, self.run, name)
+        self.lakehouse.files.delete_prefix(self._prefix(name))
 
     def at(self, name: str) -> str:
-        """Return the folder of one set of files."""
-        return self.lakehouse.folder("staging", STAGE, self.run, name)
+        """Return the folder of one set of files, as Spark calls it."""
+        return self.lakehouse.files.at(self._prefix(name))
 
     def add(self, name: str, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-        """Add rows to a set of files; on a local root without Spark, whose rows would pass through the JVM.
+        """Add rows to a set of files, without Spark, in which they would pass through the JVM.
 
         Raises:
-            RootError: The disk is full, or the folder cannot be written.
+            RootError: The disk is full, or the root cannot be written.
         """
         if not rows:
             return
         table = pa.Table.from_pydict(
             {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema}, schema
         )
-        if not self._local:
-            self._add_with_spark(name, table)
-            return
+        content = io.BytesIO()
+        pq.write_table(table, content, compression="snappy")
         part = self._parts[name] = self._parts.get(name, 0) + 1
         try:
-            Path(self.at(name)).mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, f"{self.at(name)}/part-{part:06d}.parquet", compression="snappy")
-        except OSError as error:
-            raise _unwritable(self.lakehouse.config.root, error) from None
+            self.lakehouse.files.put(f"{self._prefix(name)}/part-{part:06d}.parquet", content.getvalue())
+        except FilesError as error:
+            raise _unwritable(error) from None
 
     def read(self, name: str) -> DataFrame:
         """Read a set of files that rows were added to, or that a Spark job wrote."""
@@ -93,20 +79,12 @@ class StagingArea:
         rows.write.parquet(self.at(name))
         return self.read(name)
 
-    def _add_with_spark(self, name: str, table: pa.Table) -> None:
-        values = [tuple(row.values()) for row in table.to_pylist()]
-        frame = self.lakehouse.session.createDataFrame(values, from_arrow_schema(table.schema))
-        frame.coalesce(1).write.mode("append").parquet(self.at(name))
-
-    def _sweep(self) -> None:
-        """Remove what killed runs left on a local root, whose lock says that none of them is alive."""
-        for leftover in Path(self.lakehouse.folder("staging", STAGE)).iterdir():
-            logger.info("removing unfinished staging %s", leftover.name)
-            self.lakehouse.discard("staging", STAGE, leftover.name)
+    def _prefix(self, *parts: str) -> str:
+        return "/".join((STAGING, STAGE, self.run, *parts))
 
 
-def _unwritable(root: str, error: OSError) -> RootError:
+def _unwritable(error: FilesError) -> RootError:
     return RootError(
-        f"Nothing can be staged under {root}: {error.strerror or type(error).__name__}.",
+        f"Nothing can be staged: {error.message}",
         "No table was changed. Make room or mend the permissions, then run the same command again.",
     )

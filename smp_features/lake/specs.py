@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pyarrow as pa
 
 RETENTION = "interval 400 days"
 """How long old versions stay readable: registered models refer to the versions they were trained on."""
+
+KNOWN_LATE = datetime(2200, 1, 1, tzinfo=UTC)
+"""`known_at` of what has no date: later than every post, and early enough for the nanosecond times of pandas."""
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),

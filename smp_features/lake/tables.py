@@ -23,6 +23,7 @@ from smp_features.config import Config
 from smp_features.errors import SmpError, StageError, UsageError, nearest
 from smp_features.extractors.base import Extractor
 from smp_features.lake.files import Store, open_store
+from smp_features.lake.lock import confirm
 from smp_features.lake.schema import Schema
 from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec
 from smp_features.lake.specs import Column as TableColumn
@@ -118,10 +119,6 @@ class Lakehouse:
             RootError: The root is neither a folder nor a known address.
         """
         return open_store(self.config.root)
-
-    def discard(self, *parts: str) -> None:
-        """Delete a folder under the root and all in it, such as published staging; a missing one is no error."""
-        self.files.delete_prefix("/".join(parts))
 
     def identifier(self, table: str) -> str:
         """Return what SQL calls a table: a path identifier under a root, a three-part name in a catalog."""
@@ -468,6 +465,7 @@ class Lakehouse:
 
     def _writes(self, table: str, write: Callable[[], object]) -> bool:
         before = self.version(table)
+        confirm(self.files.root)
         self._retrying(write)
         return self.version(table) != before
 

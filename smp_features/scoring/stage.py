@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,10 @@ from pyspark.sql import functions as F
 
 from smp_features.config import Config
 from smp_features.errors import FingerprintError, StageError, UsageError
+from smp_features.lake.staging import staged
 from smp_features.lake.tables import Lakehouse
 from smp_features.model.predictor import fingerprint_columns
-from smp_features.runs import Phases, Summary, is_local
+from smp_features.runs import Phases, Summary
 from smp_features.session import slots_of
 from smp_features.spark_failures import cause
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@staged
 def score(session: SparkSession, config: Config, *, run: str, where: str | None = None) -> Summary:
     """Predict posts with the champion, through `spark_udf`; only rows whose prediction is missing or out of date.
 
@@ -73,7 +74,7 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
     if servable != champion:  # registered anew just now, so no post has a prediction of it
         champion, todo, left = servable, wanted, count
     tasks = min(slots_of(session, config.extraction.slots), left)
-    staging = lakehouse.folder("staging", "predictions", run)
+    staging = lakehouse.folder("staging", "predictions", run, "rows")
     before = lakehouse.version("predictions")
     try:
         with phases("predict"):
@@ -95,8 +96,7 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
                 )
             lakehouse.synchronise("predictions", rows, "features_key")
     finally:
-        if is_local(staging):
-            shutil.rmtree(staging, ignore_errors=True)
+        lakehouse.files.delete_prefix(f"staging/predictions/{run}")
     after = lakehouse.version("predictions")
     return Summary(
         "score",

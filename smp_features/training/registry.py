@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from smp_features import figures
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError
+from smp_features.lake.files import open_store
+from smp_features.lake.lock import writing
 from smp_features.model.adapter_weights import Adapters
 from smp_features.model.predictor import Predictor
-from smp_features.runs import is_local, writing
-from smp_features.session import on_databricks
+from smp_features.session import workspace_tracking
 from smp_features.training.promotion import is_better
 from smp_features.training.records import (
     metrics,
@@ -108,13 +108,14 @@ class Registry:
     def _experiment(self) -> str:
         name = self.config.registry.experiment
         artifacts = None
-        if self.uri.startswith(_SQLITE) and self.config.registry.tracking_uri is None:
-            artifacts = Path(os.path.abspath(self.config.root), ARTIFACTS).as_uri()
+        folder = open_store(self.config.root).local_folder(ARTIFACTS)
+        if self.uri.startswith(_SQLITE) and self.config.registry.tracking_uri is None and folder is not None:
+            artifacts = folder.as_uri()
         found = self.client.get_experiment_by_name(name)
         if found is None:
             return str(self.client.create_experiment(name, artifact_location=artifacts))
         if artifacts is not None and was_moved(found.artifact_location, artifacts):
-            with writing(self.config.root):
+            with writing(self.config.root, self.config.catalog):
                 relocate(Path(self.uri.removeprefix(_SQLITE)), found.artifact_location, artifacts)
         return str(found.experiment_id)
 
@@ -428,14 +429,16 @@ def tracking_uri(config: Config) -> str:
     """
     if config.registry.tracking_uri is not None:
         return config.registry.tracking_uri
-    if on_databricks():
-        return "databricks"
-    if not is_local(config.root):
+    workspace = workspace_tracking()
+    if workspace is not None:
+        return workspace
+    store = open_store(config.root).local_folder("mlflow.db")
+    if store is None:
         raise UsageError(
             f"MLflow's default store is a SQLite file, which cannot lie under {config.root}.",
             "Set registry.tracking_uri.",
         )
-    return f"{_SQLITE}{os.path.abspath(config.root)}/mlflow.db"
+    return f"{_SQLITE}{store}"
 
 
 @contextmanager

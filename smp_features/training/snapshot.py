@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +20,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from smp_features.errors import SnapshotError, StageError
+from smp_features.lake.files import Store
+from smp_features.lake.lock import held
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.model.inputs import MOST_WORDS
-from smp_features.runs import is_local
+from smp_features.scratch import scratch_until_exit
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,12 @@ EXPORT_VERSION = 3
 """Part of the content key: raise it when the same table gives other files."""
 
 ROWS_PER_FILE = 20_000
+SNAPSHOTS = "snapshots"
 MANIFEST = "manifest.json"
+
+_UNFINISHED_KEPT_S = 86_400.0
+_FORMERLY_UNFINISHED = ".unfinished"
+"""How former versions named what they had not finished."""
 
 _PLAIN = ("row_id", "user", "event_time", "popularity", "label_known_at", "fold")
 _INTEGERS = ("row_id", "user", "fold")
@@ -108,16 +114,10 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
 
     Raises:
         SnapshotError: Two rows share a `row_id`.
-        StageError: The root is no local or mounted folder.
     """
-    if not is_local(lakehouse.config.root):
-        raise StageError(
-            f"Training reads its snapshot as files, and {lakehouse.config.root} is not a mounted folder.",
-            "Use a root that the driver sees as a folder, such as /Volumes/… on Databricks.",
-        )
-    folder = Path(lakehouse.folder("snapshots", key))
-    if (folder / MANIFEST).exists():
-        return load(folder)
+    files, prefix = lakehouse.files, f"{SNAPSHOTS}/{key}"
+    if files.exists(f"{prefix}/{MANIFEST}"):
+        return load(_as_folder(files, prefix))
     table = lakehouse.read("training_set", version)
     rows: pd.DataFrame = table.select("row_id").toPandas()
     ids = rows["row_id"].to_numpy(dtype=np.int64)
@@ -130,22 +130,21 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
     numbers, words, vectors = (catalogue.of_kind(kind) for kind in ("number", "buckets", "vector"))
     vocabularies = {column: _vocabulary(table, column) for column in catalogue.of_kind("category")}
     dims = table.select(*(F.max(F.size(column)).alias(column) for column in vectors)).collect()[0].asDict()
-    unfinished = folder.with_name(f"{key}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    files.delete_prefix(prefix)  # without a manifest it is nobody's
     parts = max(1, -(-len(ids) // ROWS_PER_FILE))
     numeric = (
         _numeric(table, numbers, vocabularies, words, vectors)
         .repartitionByRange(parts, "row_id")
         .sortWithinPartitions("row_id")
     )
-    numeric.write.parquet(str(unfinished))
+    numeric.write.parquet(files.at(prefix))
     snapshot = Snapshot(
-        folder=str(folder),
+        folder="",
         content_key=key,
         version=version,
         rows=len(ids),
         row_ids=set_hash(ids),
-        files=tuple(sorted(path.name for path in unfinished.glob("*.parquet"))),
+        files=tuple(name for entry in files.list(prefix) if (name := entry.name.split("/")[-1]).endswith(".parquet")),
         numbers=numbers,
         words=words,
         dims=dims,
@@ -153,11 +152,38 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
     )
     described = asdict(snapshot)
     del described["folder"]
-    (unfinished / MANIFEST).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is nobody's
-    os.rename(unfinished, folder)
+    files.put(f"{prefix}/{MANIFEST}", json.dumps(described, indent=1) + "\n")
     logger.info("exported snapshot=%s rows=%d version=%d", key, snapshot.rows, version)
-    return snapshot
+    return load(_as_folder(files, prefix))
+
+
+def remove_unfinished(lakehouse: Lakehouse) -> None:
+    """Remove snapshots without a manifest, which killed runs left.
+
+    Where others may be writing one now, only those that have not grown for a day.
+    """
+    files = lakehouse.files
+    youngest: dict[str, float] = {}
+    complete = set()
+    for entry in files.list(SNAPSHOTS):
+        key = entry.name.split("/")[1]
+        youngest[key] = max(youngest.get(key, 0.0), entry.modified_s)
+        if entry.name.endswith(f"/{MANIFEST}") and not key.endswith(_FORMERLY_UNFINISHED):
+            complete.add(key)
+    for key in youngest.keys() - complete:
+        if held(files.root) or abs(time.time() - youngest[key]) > _UNFINISHED_KEPT_S:
+            logger.info("removing unfinished snapshot %s", key)
+            files.delete_prefix(f"{SNAPSHOTS}/{key}")
+
+
+def _as_folder(files: Store, prefix: str) -> Path:
+    """Return a snapshot as a folder of this machine: where it lies, or a copy that stays until the process ends."""
+    folder = files.local_folder(*prefix.split("/"))
+    if folder is None:
+        folder = scratch_until_exit("snapshot")
+        for entry in files.list(prefix):
+            files.fetch(entry.name, folder / entry.name.split("/")[-1])
+    return folder
 
 
 def load(folder: Path) -> Snapshot:

@@ -19,16 +19,16 @@ from scipy.stats import spearmanr
 
 from smp_features.analysis import report as report_stage
 from smp_features.analysis.cleaning import RULES
+from smp_features.analysis.demo_models import demo_model_warning
 from smp_features.analysis.measure_sections import MEASURES
 from smp_features.analysis.page import Page, Section, Table, render, short, show
 from smp_features.analysis.readings import SIMILARITIES, measures
-from smp_features.analysis.report import read_truth, report, write_text
+from smp_features.analysis.report import read_truth, report
 from smp_features.analysis.results import trained
 from smp_features.config import load_config
-from smp_features.errors import ConfigError, RootError
+from smp_features.errors import ConfigError
 from smp_features.lake.tables import Lakehouse
 from smp_features.metrics import Interval
-from smp_features.preflight import demo_model_warning
 from smp_features.runs import Summary
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
@@ -407,17 +407,6 @@ def test_a_truth_file_that_is_named_must_be_one(tmp_path):
     (tmp_path / "truth.json").write_text('{"oracle": 3}')
     with pytest.raises(ConfigError, match="not a truth file"):
         read_truth(load_config(None, [f"source.path={tmp_path}"]))
-
-
-def test_a_page_is_written_whole_to_a_folder_or_to_a_uri(spark, tmp_path):
-    for path in (f"{tmp_path}/a/report.html", f"file://{tmp_path}/b/report.html"):
-        for text in ("first", "zweite Fassung – ü"):
-            write_text(spark, path, text)
-        assert Path(path.removeprefix("file://")).read_text(encoding="utf-8") == "zweite Fassung – ü"
-    assert not list(tmp_path.rglob("*.unfinished"))
-    (tmp_path / "c").write_text("a file where a folder should be")
-    with pytest.raises(RootError, match="cannot be written"):
-        write_text(spark, f"{tmp_path}/c/report.html", "text")
 
 
 def test_cells_read_as_people_write_numbers():

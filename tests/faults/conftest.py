@@ -23,6 +23,7 @@ from extraction_bench import Bench
 from smp_features.session import find_java
 
 DRIVER = Path(__file__).parents[1] / "doubles" / "extraction_driver.py"
+STAGE_DRIVER = DRIVER.with_name("stage_driver.py")
 DEMO = Path(__file__).parents[2] / "conf" / "demo.yaml"
 DISCOVERY = DEMO.parent / "discover_gpus.sh"
 PATIENCE_S = 180.0  # for one event, or one round of a driver
@@ -36,14 +37,17 @@ class Driver:
         log: Where its fakes write.
         arguments: Further arguments of the driver.
         prefix: A command that the driver is started by.
+        script: What it runs.
     """
 
-    def __init__(self, conf: Path, log: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, conf: Path, log: Path, *arguments: str, prefix: tuple[str, ...] = (), script: Path = DRIVER
+    ) -> None:
         self._log = log
         self._output = conf.with_suffix(f".{time.monotonic_ns()}.out")
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [*prefix, sys.executable, str(DRIVER), str(conf), str(log), *arguments],
+                [*prefix, sys.executable, str(script), str(conf), str(log), *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -176,6 +180,12 @@ class Fleet:
         """Start a driver for `clip_text`."""
         conf = self._configure(master, spark, extraction)
         driver = Driver(conf, self.log, "clip_text", *arguments, prefix=prefix)
+        self._drivers.append(driver)
+        return driver
+
+    def start_stage(self, *arguments: str) -> Driver:
+        """Start a driver that runs one stage and stands still before the first table is brought to what it staged."""
+        driver = Driver(self._configure("local[2,4]", None, {}), self.log, *arguments, script=STAGE_DRIVER)
         self._drivers.append(driver)
         return driver
 

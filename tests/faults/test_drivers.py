@@ -37,7 +37,7 @@ def test_a_process_tree_killed_at_random_again_and_again_completes_the_same_tabl
     fleet.bench.post_titles(*texts)
     chance = random.Random(7)
     # Chunks of about two seconds, so that kills fall on planning, computing, staging and publishing alike.
-    settings = {"first_chunk_rows": 10, "chunk_minutes": 0.03, "staging_max_age_h": 0.0}
+    settings = {"first_chunk_rows": 10, "chunk_minutes": 0.03}
     done = []
     for _ in range(3):
         driver = fleet.start(**settings)

@@ -14,7 +14,8 @@ from extraction_bench import key_of
 
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import chunk_jobs, in_flight, runner, staging
-from smp_features.lake.tables import Lakehouse
+from smp_features.lake.lock import writing
+from smp_features.lake.staging import DEAD_AFTER_S, running
 from smp_features.runs import new_run_id
 
 
@@ -144,15 +145,18 @@ def test_a_stage_that_lost_rows_or_was_made_for_other_columns_is_removed_unpubli
     assert bench.rows("perplexities") == []
 
 
-def test_unfinished_stages_are_swept_only_when_they_are_old(bench):
+def test_unfinished_stages_are_swept_only_when_their_run_is_dead(bench):
     folder = _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
-    marker = Path(str(folder) + ".json")
-    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=0) == 0  # it is complete
+    marker, files = Path(str(folder) + ".json"), bench.lakehouse.files
+    with writing(bench.config.root), running(files, "another"):
+        pass
+    assert folder.exists()  # it is complete
     marker.unlink()
-    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 0
+    with running(files, "another"):  # nobody holds the root, so that its run may be alive elsewhere
+        pass
     assert folder.exists()
-    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=0) == 1
-    assert not folder.parent.exists()
+    with writing(bench.config.root), running(files, "another"):
+        assert not folder.parent.exists()
 
 
 def _keys_of_the_earlier_run(bench) -> Path:
@@ -165,31 +169,33 @@ def _keys_of_the_earlier_run(bench) -> Path:
 def test_the_keys_of_a_run_that_lives_are_left_to_it(bench):
     _stage_by_hand(bench, [_row("a", 2.0)], promised=1)
     keys = _keys_of_the_earlier_run(bench)
-    bench.configure(staging_max_age_h=0)
-    with staging.living("earlier"):
-        bench.extract("perplexity")  # publishes what waits
-        assert len(bench.rows("perplexities")) == 1
-        assert keys.exists()
-    _stage_by_hand(bench, [_row("b", 2.0)], promised=1)
-    bench.configure(staging_max_age_h=24)
-    bench.extract("perplexity")
-    assert not keys.exists()
+    with writing(bench.config.root):
+        with running(bench.lakehouse.files, "earlier"):
+            bench.extract("perplexity")  # publishes what waits
+            assert len(bench.rows("perplexities")) == 1
+            assert keys.exists()
+        assert not keys.exists()
+        keys = _keys_of_the_earlier_run(bench)
+        _stage_by_hand(bench, [_row("b", 2.0)], promised=1)
+        bench.extract("perplexity")
+        assert not keys.exists()
+    assert len(bench.rows("perplexities")) == 2
 
 
-def test_where_no_lock_keeps_other_drivers_out_keys_are_swept_by_the_age_of_their_run(bench):
+def test_where_no_lock_keeps_other_drivers_out_keys_are_swept_by_the_heartbeat_of_their_run(bench):
     keys = _keys_of_the_earlier_run(bench)
-    elsewhere = Lakehouse(bench.lakehouse.session, bench.config)
-    elsewhere.config = bench.config.model_copy(update={"catalog": "main"})
-    staging.forget_dead_run(elsewhere, "perplexity", "earlier")
-    assert keys.exists()
-    old = time.time() - 7200
-    for path in [*keys.iterdir(), keys]:
+    files = bench.lakehouse.files
+    files.put("staging/earlier.alive", "{}")
+    beat = files.local_folder("staging", "earlier.alive")
+    old = time.time() - 2 * DEAD_AFTER_S
+    for path in keys.iterdir():
         os.utime(path, (old, old))
-    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 0  # its folder changed just now
-    os.utime(keys.parent, (old, old))
-    assert staging.sweep(bench.lakehouse, ["perplexity"], max_age_h=1) == 1
-    staging.forget_dead_run(bench.lakehouse, "perplexity", "earlier")
+    bench.extract("perplexity")
+    assert keys.exists()
+    os.utime(beat, (old, old))
+    bench.extract("perplexity")
     assert not keys.parent.exists()
+    assert bench.staging() == []
 
 
 def test_two_threads_of_one_driver_write_no_key_twice(bench):

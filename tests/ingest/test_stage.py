@@ -19,18 +19,18 @@ from pyspark.sql import DataFrame, SparkSession
 
 from smp_features.config import Config, load_config
 from smp_features.errors import ReconciliationError, SourceError, StageError
-from smp_features.ingest import image_intake
+from smp_features.ingest import image_intake, stage
 from smp_features.ingest.scan import ScanResult
 from smp_features.ingest.stage import (
-    KNOWN_LATE,
     TABLES,
+    check_stored,
     external_profiles,
     ingest,
     own_profiles,
     reconcile,
 )
 from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
-from smp_features.lake.specs import USER_PROFILES
+from smp_features.lake.specs import KNOWN_LATE, USER_PROFILES
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
 
@@ -353,13 +353,31 @@ def test_too_many_refused_rows_fail_the_run_and_change_no_post(source: Source) -
 def test_rows_that_do_not_add_up_fail_the_run(first_run: tuple[Source, Summary]) -> None:
     lakehouse = first_run[0].lakehouse
     posts = lakehouse.read("posts")
-    assert reconcile(lakehouse, posts, ScanResult(posts=Counter(train=9)), mirror=True)["ok"] == 5
+    assert reconcile(lakehouse, posts, ScanResult(posts=Counter(train=9)))["ok"] == 5
     with pytest.raises(
         ReconciliationError, match="10 usable source rows, 9 joined with their images, 9 in table posts"
     ):
-        reconcile(lakehouse, posts, ScanResult(posts=Counter(train=10)), mirror=True)
+        reconcile(lakehouse, posts, ScanResult(posts=Counter(train=10)))
+    eight = posts.orderBy("pid").limit(8)
+    twice = eight.union(eight.limit(1))
+    with pytest.raises(ReconciliationError, match="9 usable source rows, 9 joined with their images, 9 in table posts"):
+        reconcile(lakehouse, twice, ScanResult(posts=Counter(train=9)))
+    check_stored(lakehouse, ScanResult(posts=Counter(train=8)), mirror=False)
     with pytest.raises(ReconciliationError, match="8 usable source rows, 8 joined with their images, 9 in table posts"):
-        reconcile(lakehouse, posts.limit(8), ScanResult(posts=Counter(train=8)), mirror=True)
+        check_stored(lakehouse, ScanResult(posts=Counter(train=8)), mirror=True)
+
+
+def test_counts_are_reconciled_before_a_table_is_brought_to_them(
+    ingested: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ingested.versions()
+    ingested.write("train", make_post(1, Title="changed"), *POSTS[1:], *EXTRA)
+    made = stage._posts
+    monkeypatch.setattr(stage, "_posts", lambda *given: made(*given).limit(8))
+    with pytest.raises(ReconciliationError, match="9 usable source rows, 8 joined"):
+        ingested.ingest()
+    assert ingested.versions() == before
+    assert not (Path(ingested.lakehouse.config.root) / "staging").exists()
 
 
 def test_a_root_given_as_an_address_of_a_folder_is_that_folder(ingested: Source) -> None:

@@ -74,7 +74,7 @@ def test_a_moved_lake_with_another_writer_is_left_as_it_is(moved, tmp_path):
     other = load_config(None, [], root=str(tmp_path / "other"))
     shutil.copytree(config.root, other.root)
     held = (
-        "import sys, time\nfrom smp_features.runs import writing\n"
+        "import sys, time\nfrom smp_features.lake.lock import writing\n"
         "with writing(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", held, other.root], stdout=subprocess.PIPE, text=True)

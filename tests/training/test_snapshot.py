@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from dataclasses import replace
+import uuid
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +19,8 @@ from pyspark.sql import DataFrame
 
 from smp_features.config import Config
 from smp_features.errors import SnapshotError, StageError
+from smp_features.lake.files import open_store
+from smp_features.lake.lock import writing
 from smp_features.lake.schema import Schema
 from smp_features.model.predictor import fingerprint_columns
 from smp_features.training import snapshot as snapshots
@@ -163,12 +169,48 @@ def test_an_export_that_was_cut_off_is_made_again(lake):
     version = lake.lakehouse.version("training_set")
     key = snapshots.content_key(lake.lakehouse, version)
     first = snapshots.export(lake.lakehouse, version, key)
-    unfinished = Path(first.folder + ".unfinished")
-    shutil.move(first.folder, unfinished)
-    (unfinished / "stray").touch()
+    folder = Path(first.folder)
+    (folder / snapshots.MANIFEST).unlink()
+    shutil.copy(folder / first.files[0], folder / "part-stray.parquet")
     again = snapshots.export(lake.lakehouse, version, key)
-    assert again.row_ids == first.row_ids and not unfinished.exists()
+    assert again.row_ids == first.row_ids and not (folder / "part-stray.parquet").exists()
     snapshots.read(again)
+
+
+def _lakehouse_of(root: str, *names: str) -> SimpleNamespace:
+    files = open_store(root)
+    for name in names:
+        files.put(f"snapshots/{name}", "{}")
+    return SimpleNamespace(files=files)
+
+
+def test_what_killed_exports_left_is_removed_and_what_is_finished_stays(tmp_path):
+    kept = ("done/manifest.json", "done/part-0.parquet")
+    cut_off = ("cut/part-0.parquet", "older.unfinished/manifest.json")
+    lakehouse = _lakehouse_of(str(tmp_path), *kept, *cut_off)
+
+    def present() -> list[str]:
+        return [entry.name.removeprefix("snapshots/") for entry in lakehouse.files.list("snapshots")]
+
+    snapshots.remove_unfinished(lakehouse)
+    assert present() == sorted((*kept, *cut_off))  # where nothing is held, another may be writing them
+    os.utime(tmp_path / "snapshots" / "cut" / "part-0.parquet", (1, 1))
+    snapshots.remove_unfinished(lakehouse)
+    assert present() == sorted((*kept, cut_off[1]))
+    with writing(str(tmp_path)):
+        snapshots.remove_unfinished(lakehouse)
+    assert present() == sorted(kept)
+
+
+def test_a_snapshot_in_a_store_is_read_through_a_copy_on_this_machine(snapshot):
+    lakehouse = _lakehouse_of(f"memory://lake-{uuid.uuid4().hex}")
+    for name in snapshot.files:
+        lakehouse.files.put(f"snapshots/k/{name}", Path(snapshot.folder) / name)
+    described = {name: value for name, value in asdict(snapshot).items() if name != "folder"}
+    lakehouse.files.put(f"snapshots/k/{snapshots.MANIFEST}", json.dumps(described))
+    copy = snapshots.export(lakehouse, 3, "k")
+    assert copy == replace(snapshot, folder=copy.folder) and copy.folder != snapshot.folder
+    assert snapshots.read(copy)["row_id"].tolist() == list(range(60))
 
 
 @pytest.mark.spark
