@@ -15,6 +15,7 @@ from smp_features.config import Config
 from smp_features.errors import StageError
 from smp_features.extractors.base import fingerprint_of
 from smp_features.lake.specs import LAYOUT
+from smp_features.lake.staging import STAGING
 from smp_features.lake.tables import Lakehouse
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def migrate(session: SparkSession, config: Config) -> str:
         lakehouse.insert_new("extractors", frame)
         lakehouse.delete("extractors", F.col("extractor").isin(*renamed))
     for table in CONTENT:  # staged rows carry the old fingerprints
-        lakehouse.discard("staging", table)
+        lakehouse.files.delete_prefix(f"{STAGING}/{table}")
     lakehouse.note_layout()
     return (
         f"Migrated: {len(renamed)} fingerprints are new, {rewritten:,} rows were rewritten, no content is extracted "

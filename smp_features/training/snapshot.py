@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 Columns = dict[str, NDArray[np.generic]]
 
+READER = "petastorm"
+"""The library that reads; its version is one of those that decide a model."""
+
 EXPORT_VERSION = 3
 """Part of the content key: raise it when the same table gives other files."""
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 CODE_VERSION = 3
 """Raised whenever this package trains differently on the same rows and configuration; models are then made anew."""
 
-LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "lightgbm", "catboost", "petastorm")
+LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "lightgbm", "catboost", snapshots.READER)
 _COMPUTED = f"{STAGING}/models"
 _REMAKE = "Run `smp features`, then `smp training-set`, for one configuration."
 
@@ -214,7 +214,7 @@ def _forget_computed(files: Store, run: str) -> None:
 
 
 def epochs_of(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequence[str]) -> Epoch:
-    """Give the rows that petastorm read, and compare their ids with the snapshot's after every epoch."""
+    """Give the rows of a snapshot, and compare their ids with the snapshot's after every epoch."""
     chunk = {name: rows[name] for column in columns for name in (column, f"has_{column}")}
     positions = pd.RangeIndex(len(rows["row_id"])).to_numpy()
 
