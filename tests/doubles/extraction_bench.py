@@ -46,7 +46,7 @@ class Bench:
         self._change(models=fakes(str(self._log), **fields))
 
     def add_model(self, name: str, **settings: Any) -> None:
-        """Configure a further model."""
+        """Configure a further model, or another for a role."""
         self._change(models=read_models({**self.config.models, name: settings}))
 
     @property

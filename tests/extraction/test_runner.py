@@ -62,6 +62,40 @@ def test_another_model_computes_everything_beside_the_old_rows(bench):
     assert len(bench.rows("perplexities")) == 2
 
 
+def test_one_model_under_two_names_computes_nothing_twice(bench):
+    bench.add_model("twin", **{**bench.config.models["clip"].model_dump(), "kind": "fake_clip"})
+    bench.post(("red cat", "my cat"), ("blue dog", "my dog"))
+    done = bench.extract("clip", "twin")
+    assert {name: (summary.outcome, summary.ok, summary.computed) for name, summary in done.items()} == {
+        "clip_image": ("done", 2, 2),
+        "clip_text": ("done", 2, 2),
+        "twin_image": ("nothing_to_do", 2, 0),
+        "twin_text": ("nothing_to_do", 2, 0),
+    }
+    assert [len(bench.rows(table)) for table in ("image_embeddings", "text_embeddings")] == [2, 2]
+
+
+def test_every_captioner_makes_texts_for_those_who_read_them_and_models_share_tables(bench):
+    given = bench.config.models["caption"].model_dump() | {"seed": "2"}
+    bench.add_model("other", **given)
+    bench.add_model("second", **given | {"kind": "fake_clip"})
+    bench.post(("red cat", "my cat"))
+    done = bench.extract()
+    assert list(done) == ["caption", "other", "clip_image", "clip_text", "perplexity", "second_image", "second_text"]
+    # The other captioner says the same of this picture: one more row, no further text.
+    assert {row[0] for row in bench.rows("captions", "extractor")} == {
+        bench.extractors[name].fingerprint for name in ("caption", "other")
+    }
+    assert [done[name].computed for name in ("clip_text", "second_text", "perplexity")] == [2, 2, 1]
+    encoded = {(row[0], row[1]): row[2] for row in bench.rows("text_embeddings", "text_key", "extractor", "embedding")}
+    for seed, name in (("1", "clip_text"), ("2", "second_text")):
+        for text in ("my cat", "a picture of red"):
+            found = encoded[key_of(text), bench.extractors[name].fingerprint]
+            np.testing.assert_array_equal(np.float32(found), vector(seed, text))
+    again = bench.extract()
+    assert {summary.outcome for summary in again.values()} == {"nothing_to_do"}
+
+
 def test_pictures_unusable_at_ingest_get_their_row_without_a_model(bench):
     bench.configure(max_error_share=1.0)
     bench.post(("broken", "a"), image_status="truncated")
