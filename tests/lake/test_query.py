@@ -37,6 +37,16 @@ def test_tables_are_asked_by_their_plain_names(spark, lakehouse, config):
     assert {"col_name": "pid"}.items() <= ask(spark, config, "DESCRIBE posts")[0].items()
 
 
+def test_a_second_question_registers_nothing_again_and_sees_what_has_changed(spark, lakehouse, config, monkeypatch):
+    assert ask(spark, config, "SELECT count(*) AS n FROM texts") == [{"n": 0}]
+    spark.sql(f"ALTER TABLE {lakehouse.identifier('texts')} ADD COLUMNS (language string)")
+    said: list[str] = []
+    real = spark.sql
+    monkeypatch.setattr(spark, "sql", lambda query, *rest: said.append(query) or real(query, *rest))
+    assert ask(spark, config, "SELECT language FROM texts") == []
+    assert not [query for query in said if query.startswith(("DROP", "CREATE TABLE"))]
+
+
 @pytest.mark.parametrize("query", ["SELECT nothing FROM posts", "SELECT * FROM post", "SELEC 1", "SELECT 1; SELECT 2"])
 def test_a_mistake_is_one_line_without_a_stack_trace(spark, lakehouse, config, query):
     with pytest.raises(UsageError) as caught:
