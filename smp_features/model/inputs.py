@@ -35,7 +35,7 @@ class Inputs:
         content: Those among all columns that frozen models made; a member that is not to see them does without. Only
             training asks, so a saved model does not say.
         images: Those among the vectors that were computed of pictures themselves, whose adapters have a ratio of their
-            own. Only training asks.
+            own when they are trained, or measured.
     """
 
     numbers: tuple[str, ...]

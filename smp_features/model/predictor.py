@@ -111,6 +111,7 @@ class Predictor:
             "vocabularies": dict(self.inputs.vocabularies),
             "uses": dict(self.inputs.uses),
             "buckets": dict(self.inputs.buckets),
+            "images": sorted(self.inputs.images),
             "adapter": None
             if self.adapters is None
             else {"form": self.adapters.form, "ratios": list(self.adapters.ratios.items())},
@@ -153,6 +154,7 @@ class Predictor:
                     described["vocabularies"],
                     described["uses"],
                     described["buckets"],
+                    images=frozenset(described.get("images", ())),
                 ),
                 Encoders.of_arrays(load_file(place / "encoders.safetensors"), described["encoders"]),
                 tuple(
