@@ -179,7 +179,7 @@ class FeaturesConfig(_Frozen):
 
 
 class AdapterConfig(_Frozen):
-    """The CLIP-adapter, trained on popularity over frozen features (field.md, section 1).
+    """The CLIP-adapter, trained on popularity over frozen features (Gao et al., arXiv 2110.04544).
 
     Attributes:
         form: `mixture`: a learned vector mixed with the frozen one by fixed ratios (DSN); `bottleneck`: CLIP-Adapter.

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 TAIL_FROM = 13
-"""Scores from here on share one popularity interval (field.md, section 5)."""
+"""Scores from here on share one popularity interval: beyond, the challenge has few posts."""
 
 _CELLS = 20_000_000  # rows times resamples held at once: 160 MB per array
 

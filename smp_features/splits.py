@@ -29,7 +29,7 @@ HELD_OUT_SHARE = 0.2
 """Share of rows held out by the splits with one held-out side."""
 
 UNSEEN_SHARE = 0.64
-"""Share of the challenge's test posts whose users have no training post (field.md, section 2)."""
+"""Share of the challenge's test posts whose users have no training post, by published counts of its users."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class TableSpec:
         columns: In order.
         key: Columns that identify a row; empty for append-only tables.
         sharded: Partitioned by `shard`, the leading hex digit of the first key column.
-        constraints: Name to SQL condition; every condition must also hold for NaN (`traps.md`: `x >= 0` accepts it).
+        constraints: Name to SQL condition; every condition must also hold for NaN: `x >= 0` accepts it.
         statistics: Columns that Delta keeps minima and maxima of; embeddings and bytes have none.
     """
 

@@ -70,7 +70,7 @@ class Declaration:
 
 
 def write_submission(session: SparkSession, config: Config, out: Path) -> int:
-    """Write the champion's predictions in one of the challenge's formats (field.md, section 2).
+    """Write the champion's predictions in one of the challenge's formats.
 
     Args:
         session: A Spark session with Delta.
