@@ -371,7 +371,7 @@ def test_counts_are_reconciled_before_a_table_is_brought_to_them(
     ingested: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = ingested.versions()
-    ingested.write("train", make_post(1, Title="changed"), *POSTS[1:], *EXTRA)
+    ingested.write("train", POSTS[0], make_post(2, Title="changed"), *POSTS[2:], *EXTRA)
     made = stage._posts
     monkeypatch.setattr(stage, "_posts", lambda *given: made(*given).limit(8))
     with pytest.raises(ReconciliationError, match="9 usable source rows, 8 joined"):
