@@ -28,8 +28,6 @@ Chunk = Mapping[str, NDArray[np.generic]]
 Epoch = Callable[[], Iterator[Chunk]]
 """Gives all rows once, in chunks."""
 
-"""The column that takes `image_ratio`; every other vector is text and takes `text_ratio`."""
-
 BOTTLENECK = 4  # CLIP-Adapter reduces d to d/4
 MAX_THREADS = 8
 CLASSES = TAIL_FROM + 1
