@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from smp_features.errors import ModelError
-from smp_features.extractors import model_files
+from smp_features.extractors import model_digests
 from smp_features.extractors.clip import ClipImageExtractor, ClipTextExtractor
 from smp_features.extractors.clip_names import find_clip
 from smp_features.refusals import InputRefused
@@ -195,10 +195,10 @@ def test_the_digest_of_a_tags_weights_is_computed_once_per_process(
     folder = make_clip_folder(text={"hf_tokenizer_name": None, "vocab_size": 49408, "layers": 1}, quick_gelu=True)
     monkeypatch.setattr("smp_features.extractors.model_files.fetch_from_hub", lambda *arguments: folder)
     files, architecture = find_clip("models.clip.id", "ViT-B-32-quickgelu", "openai", None)
-    before = model_files._digest_unchanged.cache_info().misses
+    before = model_digests._digest_unchanged.cache_info().misses
     for extractor in (ClipImageExtractor(files, architecture), ClipTextExtractor(files, architecture)):
         assert extractor.fingerprint == extractor.fingerprint
-    assert model_files._digest_unchanged.cache_info().misses == before + 1
+    assert model_digests._digest_unchanged.cache_info().misses == before + 1
 
 
 def set_in_config(folder: Path, **settings: object) -> None:
