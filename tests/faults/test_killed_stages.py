@@ -22,8 +22,9 @@ def test_a_killed_stage_leaves_nothing_that_the_next_run_does_not_remove(fleet, 
     monkeypatch.setenv("TMPDIR", str(spilled))
     monkeypatch.setattr(tempfile, "tempdir", str(spilled))
     options = ()
+    bench.lakehouse.create()  # the columns of the fakes
     if stage == "ingest":
-        generate(tmp_path / "posts", 50, seed=1)
+        generate(50, tmp_path / "posts", seed=1)
         options = ("--source", str(tmp_path / "posts"))
     else:
         bench.post_titles("one", "two")
