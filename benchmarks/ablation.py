@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.bench import Bench
 from benchmarks.contents import REPOSITORY
-from benchmarks.line import CONF, TO_TRAINING_SET, run_stages
+from benchmarks.end_to_end import CONF, TO_TRAINING_SET, run_stages
 from benchmarks.results import table
 
 SPLITS = ("chronological", "identity")

@@ -33,7 +33,7 @@ SMALL_CHUNKS = "extraction.first_chunk_rows=25"
 """So that kills fall between publishes, too."""
 
 LAST = 0.9
-"""Kills come within this share of the time from the first row in hand to the end: in the rest nothing is computed."""
+"""Kills come within this share of the time from the first row in flight to the end: in the rest nothing is computed."""
 
 Course = list[tuple[float, int]]
 """How an extraction went: seconds after computing began, and the rows done by then."""
@@ -119,7 +119,7 @@ class Command:
 
 
 def undisturbed(root: Path) -> tuple[dict[str, Any], Course]:
-    """Extract; return seconds, also those from the first row in hand, with the rows; and how far it was when."""
+    """Extract; return seconds, also those from the first row in flight, with the rows; and how far it was when."""
     started = time.monotonic()
     command = Command(root, "extract", settings=(SMALL_CHUNKS,))
     command.wait_until_computing()

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench import Bench
+from benchmarks.end_to_end import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.known_effects import read_planted, read_posts, recovery
-from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
 from smp_features.config import Config
 from smp_features.demo.walkthrough import test_scores
@@ -37,7 +37,7 @@ LABELS = Path("train_allmetadata_json") / "train_label.txt"
 
 
 def measure(bench: Bench, part: str) -> dict[str, Any]:
-    """Generate posts from several seeds and run the line on each (`effects`), or permute the labels of one's posts."""
+    """Generate posts from several seeds and run all stages on each (`effects`), or permute one's labels."""
     folder = bench.work / f"recovery-{part}"
     shutil.rmtree(folder, ignore_errors=True)
     posts = 1_000 if bench.quick else POSTS

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.bench import Bench
-from benchmarks.line import TO_TRAINING_SET, configuration, exported, run_stages
+from benchmarks.end_to_end import TO_TRAINING_SET, configuration, exported, run_stages
 from benchmarks.results import table
 from smp_features.config import Config
 from smp_features.lake.schema import Schema

@@ -390,6 +390,11 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
 
     Raises:
         ConfigError: A file is missing or not YAML, a key is unknown (the nearest known one is named), a value is wrong.
+
+    Example:
+        >>> config = load_config(None, ["training.folds=3"], root="lake")
+        >>> config.training.folds, config.root
+        (3, 'lake')
     """
     values: dict[str, Any] = {} if path is None else _read_chain(Path(path))
     for override in overrides or []:

@@ -87,6 +87,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Args:
         name: The unknown word.
         known: The words that would have been accepted.
+
+    Example:
+        >>> nearest("captoin", ["caption", "clip"])
+        "Did you mean 'caption'?"
     """
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)

@@ -83,6 +83,10 @@ def inspect_image(
         data: The bytes of the file.
         max_pixels: Pictures with more pixels are refused from their header, undecoded.
         max_aspect_ratio: Pictures whose long side exceeds the short side by more than this factor are refused.
+
+    Example:
+        >>> inspect_image(b"<html>").status
+        'not_an_image'
     """
     return _decode(data, max_pixels, max_aspect_ratio)[0]
 
@@ -97,6 +101,13 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, max_aspect_ratio: f
 
     Raises:
         ImageRefused: With the status that `inspect_image` reports for the same bytes.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> Image.new("RGBA", (2, 1), (255, 0, 0, 0)).save(file, "PNG")
+        >>> decode_rgb(file.getvalue()).getpixel((0, 0))  # transparent red, on white
+        (255, 255, 255)
     """
     facts, picture = _decode(data, max_pixels, max_aspect_ratio)
     if picture is None:

@@ -59,6 +59,11 @@ def identity_folds(uids: Sequence[str], folds: int, seed: int) -> np.ndarray:
 
     Returns:
         (n,) int32 in 0..folds-1.
+
+    Example:
+        >>> folds = identity_folds(["ann", "bob", "ann", "cyd"], folds=3, seed=0)
+        >>> bool(folds[0] == folds[2])
+        True
     """
     return _by_user(uids, lambda uid: _hashed(_fold_salt(seed), uid) % folds).astype(np.int32)
 
@@ -95,6 +100,11 @@ def chronological(event_ts: Sequence[object], uids: Sequence[str], share: float 
 
     Raises:
         StageError: All rows are of one instant.
+
+    Example:
+        >>> split = chronological([3, 1, 2, 4], ["ann", "ann", "bob", "cyd"], share=0.25)
+        >>> split.held_out.tolist(), split.seen.tolist()
+        ([False, False, False, True], [True, True, True, False])
     """
     times = np.asarray(event_ts)
     instants, first = np.unique(np.sort(times), return_index=True)

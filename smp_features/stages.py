@@ -106,6 +106,15 @@ def run_stage(
     Raises:
         UsageError: There is no such stage, or the input was refused; nothing was written, not even to `runs`.
         SmpError: What else the stage raised; a failed step is recorded too.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from smp_features.config import load_config
+        >>> from smp_features.demo.generate import generate
+        >>> posts = generate(60, Path(config.root).parent / "posts", seed=1)
+        >>> config = load_config(None, [f"source.path={posts.out}"], config.root)
+        >>> [summary.ok for summary in run_stage(spark, config, "ingest")]
+        [60]
     """
     if name not in STAGES:
         raise UsageError(f"There is no stage '{name}'.", nearest(name, STAGES))

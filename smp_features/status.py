@@ -37,6 +37,10 @@ def status_of(session: SparkSession, config: Config) -> list[dict[str, Any]]:
     Raises:
         StageError: There are no tables yet.
         ModelError: A configured model does not exist, so that its rows cannot be told.
+
+    Example:
+        >>> [row["wanted"] for row in status_of(spark, config) if row["stage"] == "extract/perplexity"]
+        [0]
     """
     lakehouse = Lakehouse(session, config)
     lakehouse.check_layout()

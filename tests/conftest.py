@@ -31,13 +31,13 @@ SPARK = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that uses the Spark session, and begin with the longest file.
 
-    `make test-fast` leaves the marked ones out. Of two processes, one runs the whole line, which takes as long as all
+    `make test-fast` leaves the marked ones out. Of two processes, one runs all stages, which takes as long as all
     of the other's fast tests and some of its slow ones; begun last, it would keep one process waiting for it.
     """
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker("spark")
-    items.sort(key=lambda item: (item.path.name != "test_line.py", item.get_closest_marker("spark") is not None))
+    items.sort(key=lambda item: (item.path.name != "test_end_to_end.py", item.get_closest_marker("spark") is not None))
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,13 @@ def generate(
     Raises:
         UsageError: Fewer than 50 posts, a negative seed, an unknown form, or a folder that holds files or that
             cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = generate(60, Path(folder) / "posts", seed=1)
+        >>> written.posts, written.train > written.test
+        (60, True)
     """
     out = Path(out)
     _refuse_wrong_usage(posts, out, seed, user_data_form)

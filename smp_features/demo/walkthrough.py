@@ -1,4 +1,4 @@
-"""`smp demo`: make up posts, run the line on them, and say what came out, how good it is, and what to try next."""
+"""`smp demo`: make up posts, run every stage on them, and say what came out, how good it is, and what to try next."""
 
 from __future__ import annotations
 

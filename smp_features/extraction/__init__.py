@@ -1,6 +1,6 @@
 """Extraction: apply any extractor to any table of contents, on Spark, so that each key is computed once.
 
-The rooms, in the order of the work: `plan` what is missing · `chunks` how it is
+The modules, in the order of the work: `plan` what is missing · `chunks` how it is
 cut · `chunk_jobs` one chunk as Spark jobs · `worker` and `pipeline` a task in its Python worker · `watchdog` and
 `batches` hung inputs and memory · `staging` files until they are published · `in_flight` and `runner` the stage itself
 · `retries` forgetting failures.

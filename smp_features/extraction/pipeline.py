@@ -38,7 +38,7 @@ GIVE_UP_AFTER = 32
 
 
 class WorkerUnusable(SmpError):  # noqa: N818 - a state of the process
-    """The process must end: its GPU refuses further work. What it has in hand stays noted."""
+    """The process must end: its GPU refuses further work. What it has in flight stays noted."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Pipeline:
         extractor: What computes.
         key: Name of the key column, the first of every batch; the second holds the content.
         load: Returns the loaded model and how many models that took (0 or 1); called when there is something to do.
-        watch: Knows what is in hand, and ends the process over it.
+        watch: Knows what is in flight, and ends the process over it.
         threads: Most threads that prepare. Texts get one: tokenizers are locked, and more would only queue for them.
-        found: What dead predecessors had in hand.
+        found: What dead predecessors had in flight.
         solo: Prepare and run every input alone; what a predecessor died over is then known to be at fault.
     """
 

@@ -29,7 +29,7 @@ RESET = "reset"
 """In `attempts`: forget what came before."""
 
 SUSPECT = "suspect"
-"""In staging only: was in hand when a worker died; is run again alone, which decides."""
+"""In staging only: was in flight when a worker died; is run again alone, which decides."""
 
 MEASURED = "measured"
 """In staging only: a row without key that carries a task's measurements as JSON."""

@@ -1,4 +1,4 @@
-"""What a worker has in hand, noted where its successor finds it, and the watch that ends a worker stuck over it.
+"""What a worker has in flight, noted where its successor finds it, and the watch that ends a worker stuck over it.
 
 Notes are written before each piece of work, so they also tell what a worker held that crashed or was killed. They are
 plain appends of fixed-size records to a file on a disk that survives the process. The driver, where it sees that disk,
@@ -91,7 +91,7 @@ class Notes:
         self._write(_LOADED, ["0" * KEY_DIGITS])
 
     def close(self) -> None:
-        """End the notes: nothing is in hand any more."""
+        """End the notes: nothing is in flight any more."""
         os.close(self.file)
         if not self._keep:
             self._path.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ class Notes:
         records = b"".join(sign + key[:KEY_DIGITS].encode().ljust(KEY_DIGITS) + b"\n" for key in keys)
         try:
             os.write(self.file, records)
-        except OSError as failure:  # the machine's failure, not one of the inputs in hand
+        except OSError as failure:  # the machine's failure, not one of the inputs in flight
             raise StageError(
                 f"A worker could not note what it works on ({failure.strerror}).",
                 f"Make room on the disk that holds {self._path.parent}.",
@@ -109,7 +109,7 @@ class Notes:
 
 
 def left_behind(folder: str, partition: int, earlier: Sequence[str] = ()) -> Found:
-    """Read what dead workers had in hand.
+    """Read what dead workers had in flight.
 
     Args:
         folder: Notes of this job, of which earlier attempts at the same task count.
@@ -150,23 +150,23 @@ def _is_held(file: int) -> bool:
 
 
 def _read(notes: bytes, found: Found) -> None:
-    in_hand: dict[str, int] = {}
+    in_flight: dict[str, int] = {}
     overdue: list[str] = []
     fate = statuses.WORKER_LOST
     for sign, key in _records(notes):
         if sign == _BEGAN:
-            in_hand[key] = in_hand.get(key, 0) + 1
+            in_flight[key] = in_flight.get(key, 0) + 1
         elif sign == _ENDED:
-            in_hand[key] = in_hand.get(key, 0) - 1
+            in_flight[key] = in_flight.get(key, 0) - 1
         elif sign == _OVERDUE:
             overdue.append(key)
         else:
             fate = statuses.TIMEOUT if sign == _TRACE else fate
     if overdue:
-        # Whatever else was in hand is innocent: the worker was ended on purpose.
+        # Whatever else was in flight is innocent: the worker was ended on purpose.
         found.status.update(dict.fromkeys(overdue, statuses.TIMEOUT))
     else:
-        held = [key for key, count in in_hand.items() if count > 0]
+        held = [key for key, count in in_flight.items() if count > 0]
         found.status.update(dict.fromkeys(held, fate))
 
 
@@ -185,10 +185,10 @@ class Watch:
 
     Python threads stop when some code holds the interpreter's lock for ever, so the interpreter's own C watchdog is
     wound up at every tick, to twice the deadline: it needs no lock. It cannot tell over what it ends the process, so
-    its trace among the notes makes suspects of all that was in hand.
+    its trace among the notes makes suspects of all that was in flight.
 
     Args:
-        notes: Where work in hand is noted.
+        notes: Where work in flight is noted.
         deadline_s: Seconds that one piece of work may take.
     """
 

@@ -27,6 +27,11 @@ def build_extractors(models: Mapping[str, ModelSettings]) -> dict[str, Extractor
 
     Raises:
         ConfigError: Two extractors have one name or disagree on their table, or a role's kind is not fit for it.
+
+    Example:
+        >>> from smp_features.config import Config
+        >>> list(build_extractors(Config().models))
+        ['caption', 'clip_image', 'clip_text', 'perplexity']
     """
     built: dict[str, Extractor] = {}
     for model, settings in models.items():

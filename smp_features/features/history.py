@@ -56,6 +56,14 @@ def user_history(post: Posted, posts: Iterable[Posted]) -> dict[str, float | Non
     Returns:
         The values as the feature table describes them: counts are 0 without earlier posts or known labels, all others
         None. The last label is the one of the latest post by time, the largest pid among those of one instant.
+
+    Example:
+        >>> from datetime import UTC
+        >>> first = Posted("1", datetime(2016, 5, 1, tzinfo=UTC), 4.5, known_at=datetime(2016, 5, 2, tzinfo=UTC))
+        >>> late = Posted("2", datetime(2016, 5, 3, tzinfo=UTC), 9.0, known_at=datetime(2016, 6, 1, tzinfo=UTC))
+        >>> history = user_history(Posted("3", datetime(2016, 5, 5, tzinfo=UTC)), [first, late])
+        >>> history["history_post_count"], history["history_known_label_mean"]  # the late label was not known yet
+        (2.0, 4.5)
     """
     earlier = [other for other in posts if other.event_ts < post.event_ts]
     known = sorted(

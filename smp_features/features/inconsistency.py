@@ -16,6 +16,10 @@ def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     Returns:
         (n,) float64 in -1..1. Of unit vectors the cosine is the dot product; what rounding adds is cut off.
+
+    Example:
+        >>> cosine(np.array([[1.0, 0.0]]), np.array([[0.6, 0.8]])).tolist()
+        [0.6]
     """
     products = np.einsum("nd,nd->n", left.astype(np.float64), right.astype(np.float64))
     return np.clip(products, -1.0, 1.0)

@@ -42,6 +42,10 @@ def title_statistics(title: str) -> dict[str, float]:
 
     Returns:
         Counts and shares (0..1); all 0 for an empty title.
+
+    Example:
+        >>> title_statistics("Sunset #nofilter 2016")["title_hashtag_count"]
+        1.0
     """
     kinds = [unicodedata.category(character) for character in title]
     letters = sum(kind.startswith("L") for kind in kinds)
@@ -61,6 +65,11 @@ def tag_statistics(tags: str) -> dict[str, float | list[int]]:
 
     Args:
         tags: Space-separated tags, '' if none.
+
+    Example:
+        >>> statistics = tag_statistics("Beach sea")
+        >>> statistics["tag_count"], statistics["tag_char_count"]
+        (2.0, 8.0)
     """
     words = re.findall(WORD, tags)
     return {
@@ -79,6 +88,11 @@ def time_parts(event_ts: datetime) -> dict[str, float]:
     Returns:
         Year, month (1..12), weekday (1 = Monday .. 7), hour (0..23), day of the year (1..366), and days since
         1970-01-01 with fraction.
+
+    Example:
+        >>> parts = time_parts(datetime(2016, 3, 1, 12, tzinfo=UTC))
+        >>> parts["event_weekday"], parts["event_hour"], parts["event_epoch_days"]
+        (2.0, 12.0, 16861.5)
     """
     utc = event_ts.astimezone(UTC)
     return {

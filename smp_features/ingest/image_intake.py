@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 32 << 20
 """Image bytes in one batch that a task hands on."""
-CHUNK_BYTES = 512 << 20
+PORTION_BYTES = 512 << 20
 """Image bytes staged before they are stored; a multiple of this is the disk that a run needs beside the tables."""
-CHUNK_FILES = 5_000
+PORTION_FILES = 5_000
 FILES_PER_TASK = 256
 
 FACT_FILES = "image_facts"
@@ -57,7 +57,7 @@ _READ_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Portion:
     """Consecutive staged files whose images are read and stored together.
 
     Attributes:
@@ -84,36 +84,36 @@ def read_images(lakehouse: Lakehouse, area: StagingArea, todo: DataFrame, files:
         files: Number of files.
         size: Bytes of all files together.
     """
-    # Four times finer than a chunk, so that joined buckets come close to its limits without passing them.
-    finest = max(1, math.ceil(4 * max(size / CHUNK_BYTES, files / CHUNK_FILES)))
+    # Four times finer than a portion, so that joined buckets come close to its limits without passing them.
+    finest = max(1, math.ceil(4 * max(size / PORTION_BYTES, files / PORTION_FILES)))
     buckets = todo.withColumn("bucket", F.pmod(F.xxhash64("image_file"), F.lit(finest)))
     sizes = buckets.groupBy("bucket").agg(F.count("*").alias("files"), F.sum("image_size").alias("bytes"))
     counted = [(int(row["bucket"]), int(row["files"]), int(row["bytes"])) for row in sizes.collect()]
     with reporter("read images", files) as bar:
-        for chunk in chunks(sorted(counted)):
-            chosen = buckets.where(F.col("bucket").between(chunk.first, chunk.last))
-            _read_chunk(lakehouse, area, chosen, chunk, bar)
+        for portion in portions(sorted(counted)):
+            chosen = buckets.where(F.col("bucket").between(portion.first, portion.last))
+            _read_portion(lakehouse, area, chosen, portion, bar)
 
 
-def chunks(buckets: Sequence[tuple[int, int, int]]) -> list[Chunk]:
-    """Join consecutive (number, files, bytes) buckets while they stay under `CHUNK_FILES` and `CHUNK_BYTES`."""
-    joined: list[Chunk] = []
+def portions(buckets: Sequence[tuple[int, int, int]]) -> list[Portion]:
+    """Join consecutive (number, files, bytes) buckets while they stay under `PORTION_FILES` and `PORTION_BYTES`."""
+    joined: list[Portion] = []
     held = 0
     for number, files, size in buckets:
         last = joined[-1] if joined else None
-        if last is not None and last.files + files <= CHUNK_FILES and held + size <= CHUNK_BYTES:
-            joined[-1] = Chunk(last.first, number, last.files + files)
+        if last is not None and last.files + files <= PORTION_FILES and held + size <= PORTION_BYTES:
+            joined[-1] = Portion(last.first, number, last.files + files)
             held += size
         else:
-            joined.append(Chunk(number, number, files))
+            joined.append(Portion(number, number, files))
             held = size
     return joined
 
 
-def _read_chunk(lakehouse: Lakehouse, area: StagingArea, chosen: DataFrame, chunk: Chunk, bar: Reporter) -> None:
-    name = f"images-{chunk.first:06d}"
+def _read_portion(lakehouse: Lakehouse, area: StagingArea, chosen: DataFrame, portion: Portion, bar: Reporter) -> None:
+    name = f"images-{portion.first:06d}"
     slots = lakehouse.session.sparkContext.defaultParallelism
-    tasks = max(slots, math.ceil(chunk.files / FILES_PER_TASK))
+    tasks = max(slots, math.ceil(portion.files / FILES_PER_TASK))
     manifest = chosen.select("image_file", "image_folder").repartition(tasks)
     read = area.keep(name, manifest.mapInArrow(_read_files, from_arrow_schema(_READ_SCHEMA)))
     facts = [row.asDict() for row in read.select(*FACT_SCHEMA.names).collect()]

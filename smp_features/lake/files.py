@@ -139,6 +139,12 @@ class Store(ABC):
 
     Args:
         root: As `parse_root` spells it.
+
+    Example:
+        >>> store = open_store("memory://examples")
+        >>> store.put("notes/day.txt", "rain")
+        >>> store.get_text("notes/day.txt"), store.put_if_absent("notes/day.txt", "sun")
+        ('rain', False)
     """
 
     root: str

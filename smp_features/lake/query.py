@@ -34,6 +34,10 @@ def ask(session: SparkSession, config: Config, query: str) -> list[dict[str, Any
 
     Raises:
         UsageError: The query is not valid, would write, or names an unknown table or column.
+
+    Example:
+        >>> ask(spark, config, "SELECT COUNT(*) AS posts FROM posts")
+        [{'posts': 0}]
     """
     refuse_writing(session, query)
     _existing(session, config).register()

@@ -68,6 +68,11 @@ class Lakehouse:
     Args:
         session: A Spark session with Delta.
         config: Its `root`, `catalog` and `schema` say where the tables are.
+
+    Example:
+        >>> lakehouse = Lakehouse(spark, config)
+        >>> lakehouse.read("posts").count()
+        0
     """
 
     def __init__(self, session: SparkSession, config: Config) -> None:

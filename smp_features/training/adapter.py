@@ -22,10 +22,10 @@ from smp_features.training.stopping import Best, stopping_rows
 
 logger = logging.getLogger(__name__)
 
-Chunk = Mapping[str, NDArray[np.generic]]
+Arrays = Mapping[str, NDArray[np.generic]]
 """Some rows of one epoch: `position` (n,) in the order of `member`, and the vector and `has_…` columns."""
 
-Epoch = Callable[[], Iterator[Chunk]]
+Epoch = Callable[[], Iterator[Arrays]]
 """Gives all rows once, in chunks."""
 
 BOTTLENECK = 4  # CLIP-Adapter reduces d to d/4
@@ -234,7 +234,7 @@ def _fit(
     best = Best(learned, inner.any(axis=0), config.patience)
     curves: list[tuple[float, float, float]] = []
 
-    def errors(chunk: Chunk, rows: NDArray[np.int64]) -> torch.Tensor:
+    def errors(chunk: Arrays, rows: NDArray[np.int64]) -> torch.Tensor:
         """Return each adapter's loss on some rows of a chunk, (m, rows)."""
         vectors = {name: _tensor(chunk[name][rows]) for name in chunk if name != "position"}
         _, output = forward({**fixed, **learned}, ratio, config.form, vectors)
@@ -270,7 +270,7 @@ def _fit(
 
 
 def _stopping_losses(
-    epoch: Epoch, inner: NDArray[np.bool_], errors: Callable[[Chunk, NDArray[np.int64]], torch.Tensor], batch: int
+    epoch: Epoch, inner: NDArray[np.bool_], errors: Callable[[Arrays, NDArray[np.int64]], torch.Tensor], batch: int
 ) -> NDArray[np.float64]:
     """Return each adapter's mean loss on its rows of `inner` (n, m); NaN where it has none."""
     totals, counts = np.zeros(inner.shape[1]), inner.sum(axis=0)

@@ -25,7 +25,7 @@ from smp_features.model.predictor import fingerprint_columns
 from smp_features.runs import Phases, Summary
 from smp_features.scratch import scratch_until_exit
 from smp_features.training import snapshot as snapshots
-from smp_features.training.adapter import Chunk, Epoch
+from smp_features.training.adapter import Arrays, Epoch
 from smp_features.training.experiment import inputs_of, run_experiment
 from smp_features.training.figures import write_figures
 from smp_features.training.records import input_example
@@ -218,7 +218,7 @@ def epochs_of(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Se
     chunk = {name: rows[name] for column in columns for name in (column, f"has_{column}")}
     positions = pd.RangeIndex(len(rows["row_id"])).to_numpy()
 
-    def epoch() -> Iterator[Chunk]:
+    def epoch() -> Iterator[Arrays]:
         yield {"position": positions, **chunk}
         snapshots.verify(snapshot, rows["row_id"][positions].astype("int64"))
 

@@ -132,22 +132,22 @@ def test_alone_what_a_dead_worker_held_is_at_fault(tmp_path):
     assert bench.sizes == [1, 1]
 
 
-def test_alone_means_that_nothing_else_is_in_hand(tmp_path, monkeypatch):
+def test_alone_means_that_nothing_else_is_in_flight(tmp_path, monkeypatch):
     texts = [f"text {n}" for n in range(12)]
     bench = Bench(tmp_path, FakeClipImage(log=str(tmp_path / "log")), solo=True)
-    in_hand: list[int] = []
+    in_flight: list[int] = []
     over = Watch.over
 
     @contextlib.contextmanager
     def counted(watch: Watch, keys: Any) -> Iterator[None]:
         with over(watch, keys):
-            in_hand.append(sum(len(held) for _, held in watch._started.values()))
+            in_flight.append(sum(len(held) for _, held in watch._started.values()))
             time.sleep(0.005)
             yield
 
     monkeypatch.setattr(Watch, "over", counted)
     assert {status for status, _ in bench.run(*texts, window=3).values()} == {"ok"}
-    assert in_hand == [1] * 2 * len(texts)  # each prepared and each run while nothing else was
+    assert in_flight == [1] * 2 * len(texts)  # each prepared and each run while nothing else was
 
 
 @pytest.mark.parametrize(

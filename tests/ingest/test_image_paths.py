@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from smp_features.ingest import image_paths
-from smp_features.ingest.image_intake import Chunk, chunks, read_file
+from smp_features.ingest.image_intake import Portion, portions, read_file
 from smp_features.ingest.image_paths import ImageFile, look_up, look_up_all
 from smp_features.sources.base import ImageRoot
 
@@ -115,9 +115,15 @@ def test_a_file_that_became_empty_has_no_key(root: ImageRoot) -> None:
     assert (row["read_status"], row["read_key"], row["read_size"]) == ("empty", None, 0)
 
 
-def test_chunks_stay_within_files_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smp_features.ingest.image_intake.CHUNK_FILES", 10)
-    monkeypatch.setattr("smp_features.ingest.image_intake.CHUNK_BYTES", 100)
+def test_portions_stay_within_files_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smp_features.ingest.image_intake.PORTION_FILES", 10)
+    monkeypatch.setattr("smp_features.ingest.image_intake.PORTION_BYTES", 100)
     buckets = [(0, 4, 10), (1, 4, 10), (2, 4, 10), (3, 1, 95), (5, 1, 200), (6, 1, 1)]
-    assert chunks(buckets) == [Chunk(0, 1, 8), Chunk(2, 2, 4), Chunk(3, 3, 1), Chunk(5, 5, 1), Chunk(6, 6, 1)]
-    assert chunks([]) == []
+    assert portions(buckets) == [
+        Portion(0, 1, 8),
+        Portion(2, 2, 4),
+        Portion(3, 3, 1),
+        Portion(5, 5, 1),
+        Portion(6, 6, 1),
+    ]
+    assert portions([]) == []

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 ZOO_FOLDER = Path(str(files(__name__)))
-# By the job a model does in the line; each folder holds weights (safetensors), configuration and tokenizer.
+# By the job a model does in the pipeline; each folder holds weights (safetensors), configuration and tokenizer.
 ZOO: dict[str, Path] = {
     "caption": ZOO_FOLDER / "blip",
     "clip": ZOO_FOLDER / "clip",

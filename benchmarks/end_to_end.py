@@ -1,4 +1,4 @@
-"""The whole line on a posts folder with the demo models, as a user would run it, and its training set as arrays."""
+"""The whole pipeline on a posts folder with the demo models, as a user would run it, and its training set as arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole line on generated posts: run, run again, add one post, and ask outside readers whether they agree."""
+"""The whole pipeline on generated posts: run, run again, add one post, and ask outside readers whether they agree."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ FEATURE_TABLES = [name for name in TABLES if name != "runs"]
 QUICK = ["training.folds=3", "training.bootstrap=100", "training.regressor.rounds=60", "training.adapter.epochs=3"]
 
 
-class Line:
-    """A source folder, its lakehouse, and what running the line on it said."""
+class PipelineRun:
+    """A source folder, its lakehouse, and what running all stages on it said."""
 
     def __init__(self, spark, folder: Path) -> None:
         self.spark = spark
@@ -51,56 +51,56 @@ class Line:
 
 
 @pytest.fixture(scope="module")
-def line(spark, tmp_path_factory):
-    return Line(spark, tmp_path_factory.mktemp("line"))
+def pipeline(spark, tmp_path_factory):
+    return PipelineRun(spark, tmp_path_factory.mktemp("pipeline"))
 
 
-def test_every_stage_reconciles_and_is_recorded(line):
-    assert {stage.split("/")[0] for stage in line.first} == set(STAGES)
-    assert all(summary.reconciles for summary in line.first.values())
-    assert line.first["ingest"].wanted == POSTS
-    recorded = {row.stage for row in line.lakehouse.read("runs").collect()}
-    assert recorded == set(line.first)
+def test_every_stage_reconciles_and_is_recorded(pipeline):
+    assert {stage.split("/")[0] for stage in pipeline.first} == set(STAGES)
+    assert all(summary.reconciles for summary in pipeline.first.values())
+    assert pipeline.first["ingest"].wanted == POSTS
+    recorded = {row.stage for row in pipeline.lakehouse.read("runs").collect()}
+    assert recorded == set(pipeline.first)
 
 
-def test_every_source_row_becomes_a_post_with_features(line):
+def test_every_source_row_becomes_a_post_with_features(pipeline):
     stated = sum(
-        len((line.source / f"{split}_allmetadata_json" / f"{split}_img_filepath.txt").read_text().splitlines())
+        len((pipeline.source / f"{split}_allmetadata_json" / f"{split}_img_filepath.txt").read_text().splitlines())
         for split in ("train", "test")
     )
     assert stated == POSTS
-    assert line.lakehouse.read("posts").count() + line.lakehouse.read("quarantine").count() == POSTS
-    assert line.lakehouse.read("post_features").count() == line.lakehouse.read("posts").count()
+    assert pipeline.lakehouse.read("posts").count() + pipeline.lakehouse.read("quarantine").count() == POSTS
+    assert pipeline.lakehouse.read("post_features").count() == pipeline.lakehouse.read("posts").count()
 
 
-def test_every_unlabelled_post_gets_a_prediction(line):
-    truth = json.loads((line.source / "truth.json").read_text())["test_labels"]
-    predicted = {row.pid for row in line.lakehouse.read("predictions").collect()}
+def test_every_unlabelled_post_gets_a_prediction(pipeline):
+    truth = json.loads((pipeline.source / "truth.json").read_text())["test_labels"]
+    predicted = {row.pid for row in pipeline.lakehouse.read("predictions").collect()}
     assert predicted == set(truth)
 
 
-def test_broken_pictures_are_rows_with_a_status_and_show_up_as_errors(line):
-    by_status = {row["status"] for row in errors_of(line.spark, line.config)}
+def test_broken_pictures_are_rows_with_a_status_and_show_up_as_errors(pipeline):
+    by_status = {row["status"] for row in errors_of(pipeline.spark, pipeline.config)}
     assert by_status & {"truncated", "not_an_image", "empty", "missing"}
-    assert status_of(line.spark, line.config)[0]["stage"] == "ingest"
+    assert status_of(pipeline.spark, pipeline.config)[0]["stage"] == "ingest"
 
 
-def test_the_demo_compares_the_model_with_oracle_and_median(line):
-    model, oracle, median = scores_on_test_posts(line.spark, line.config, line.source)
-    assert oracle["SRC"] == json.loads((line.source / "truth.json").read_text())["oracle"]["src"]
+def test_the_demo_compares_the_model_with_oracle_and_median(pipeline):
+    model, oracle, median = scores_on_test_posts(pipeline.spark, pipeline.config, pipeline.source)
+    assert oracle["SRC"] == json.loads((pipeline.source / "truth.json").read_text())["oracle"]["src"]
     assert model["posts"] == oracle["posts"] == median["posts"]
     assert model["MAE"] < median["MAE"]
 
 
-def test_an_outside_reader_counts_the_same_rows(line):
+def test_an_outside_reader_counts_the_same_rows(pipeline):
     for name in TABLES:
-        table = OutsideTable(line.lakehouse.folder("tables", name))
+        table = OutsideTable(pipeline.lakehouse.folder("tables", name))
         counted = QueryBuilder().register("t", table).execute("SELECT count(*) AS n FROM t").read_all()
-        assert counted["n"][0].as_py() == line.lakehouse.read(name).count(), name
+        assert counted["n"][0].as_py() == pipeline.lakehouse.read(name).count(), name
 
 
-def test_the_registered_model_predicts_in_another_process(line, tmp_path):
-    rows = line.lakehouse.read("post_features").limit(5).toPandas()
+def test_the_registered_model_predicts_in_another_process(pipeline, tmp_path):
+    rows = pipeline.lakehouse.read("post_features").limit(5).toPandas()
     features = tmp_path / "features.json"
     columns = {
         name: [v.tolist() if hasattr(v, "tolist") else v for v in rows[name]] for name in rows if name != "event_ts"
@@ -112,35 +112,35 @@ def test_the_registered_model_predicts_in_another_process(line, tmp_path):
         "model = mlflow.pyfunc.load_model('models:/smp_popularity@champion')\n"
         "print(json.dumps([float(v) for v in model.predict(pandas.DataFrame(json.load(open(sys.argv[2]))))]))\n"
     )
-    store = f"sqlite:///{Path(line.config.root).absolute() / 'mlflow.db'}"
+    store = f"sqlite:///{Path(pipeline.config.root).absolute() / 'mlflow.db'}"
     done = subprocess.run(
         [sys.executable, "-c", program, store, str(features)],
         capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     predictions = json.loads(done.stdout.splitlines()[-1])
-    made = {row.pid: row.prediction for row in line.lakehouse.read("predictions").collect()}
+    made = {row.pid: row.prediction for row in pipeline.lakehouse.read("predictions").collect()}
     expected = [made.get(pid) for pid in rows["pid"]]
     assert len(predictions) == 5
     assert all(want is None or abs(want - got) < 1e-9 for want, got in zip(expected, predictions, strict=True))
 
 
-def test_the_notebook_of_the_papers_figures_runs_and_draws_them(line, tmp_path, monkeypatch):
-    outputs = executed("paper.ipynb", line.config.root, tmp_path, monkeypatch)
+def test_the_notebook_of_the_papers_figures_runs_and_draws_them(pipeline, tmp_path, monkeypatch):
+    outputs = executed("paper.ipynb", pipeline.config.root, tmp_path, monkeypatch)
     assert len(pictures_in(outputs)) == 5  # cleaning, similarity, perplexity, correlations, adaptation
 
 
-def test_running_again_loads_nothing_and_writes_no_version(line):
-    before = line.versions()
-    again = line.run()
-    assert line.versions() == before
+def test_running_again_loads_nothing_and_writes_no_version(pipeline):
+    before = pipeline.versions()
+    again = pipeline.run()
+    assert pipeline.versions() == before
     assert {s.outcome for stage, s in again.items() if stage != "report"} == {"nothing_to_do"}
     assert sum(summary.model_loads for summary in again.values()) == 0
 
 
-def test_one_new_post_computes_exactly_its_own_content(line):
-    _append_post(line.source, pid="999999999", title="a lonely sentence that nobody wrote before")
-    added = line.run()
+def test_one_new_post_computes_exactly_its_own_content(pipeline):
+    _append_post(pipeline.source, pid="999999999", title="a lonely sentence that nobody wrote before")
+    added = pipeline.run()
     assert {stage: added[stage].computed for stage in added if stage.startswith("extract/")} == {
         "extract/caption": 1,
         "extract/clip_image": 1,
