@@ -1,16 +1,19 @@
-"""Guarded image decoding: bytes become an upright RGB picture, or a typed refusal."""
+"""Bytes become an upright RGB picture, or a typed refusal; what bounds time and memory is checked before decoding."""
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from smp_features.refusals import InputRefused
+from smp_features.images import gif, ico, jpeg, png, ppm, tiff, webp
+from smp_features.images.first_picture import FirstPicture, ImageRefused, cut
+from smp_features.images.pixels import to_rgb
 
 MAX_PIXELS = 64_000_000  # 192 MB as RGB; read from the header, so a bomb is refused before it is unpacked
 MAX_ASPECT_RATIO = 20.0  # "resize the shorter side to 384" makes 384 x 7680 of the longest strip allowed
@@ -24,7 +27,7 @@ FORMATS = tuple(
 """Raster formats that are tried. Pillow's others run interpreters (EPS) or are no photographs."""
 
 DECODING: Mapping[str, object] = {
-    "version": 1,
+    "version": 2,
     "alpha": "on white",
     "frame": "first",
     "orientation": "exif",
@@ -48,10 +51,6 @@ _UPRIGHT = {
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class ImageRefused(InputRefused):
-    """Bytes that do not decode to a picture within the limits; statuses as in `ImageFacts`."""
-
-
 @dataclass(frozen=True)
 class ImageFacts:
     """What a full decode found out about some bytes.
@@ -62,7 +61,7 @@ class ImageFacts:
         format: Pillow's name of the format, such as `JPEG`; null when none was recognised.
         frames: Frames in the file, of which only the first is used; null when they could not be counted.
         status: `ok`, or a permanent refusal: `empty`, `not_an_image`, `truncated`, `too_many_pixels`,
-            `bad_aspect_ratio`, `decode_error`.
+            `bad_aspect_ratio`, `too_many_scans`, `decode_error`.
         error: Why it was refused, in a few words; null when `ok`.
     """
 
@@ -118,16 +117,20 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS, max_aspect_ratio: f
 def _decode(data: bytes, max_pixels: int, max_aspect_ratio: float) -> tuple[ImageFacts, Image.Image | None]:
     if not data:
         return ImageFacts(None, None, None, None, "empty", "The file has no bytes."), None
-    width = height = frames = None
-    image_format = None
+    first = _first_picture(data)
+    size, image_format = first.size, first.format
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        image_format = image.format
-        _check_size(width, height, max_pixels, max_aspect_ratio)
-        image.load()
-        frames = _count_frames(image)
-        picture = _upright_rgb(image)
+        if size is not None and min(size) > 0:  # what has no size is for the decoder to name
+            _check_size(*size, max_pixels, max_aspect_ratio)
+        if first.refused is not None:
+            raise first.refused
+        image = Image.open(io.BytesIO(first.data), formats=FORMATS)
+        image_format = image_format or image.format
+        size = first.canvas or image.size
+        _check_size(*size, max_pixels, max_aspect_ratio)
+        # What Pillow counts by looking through the file was counted by now; the header of the others says it.
+        frames = int(image.n_frames) if first.format is None and hasattr(image, "n_frames") else first.frames
+        picture = _upright_rgb(_load(image, first), first)
     except MemoryError:
         raise  # the machine's failure, not the picture's: a later try may succeed
     except ImageRefused as refusal:
@@ -136,11 +139,37 @@ def _decode(data: bytes, max_pixels: int, max_aspect_ratio: float) -> tuple[Imag
         status, error = "too_many_pixels", f"The header promises more than {max_pixels:,} pixels."
     except UnidentifiedImageError:
         status, error = "not_an_image", "No supported image format was recognised."
+        size = image_format = None
     except Exception as failure:  # decoders raise whatever their parsers do; only decoding is inside this `try`
         status, error = _name_decode_failure(failure)
     else:
         return ImageFacts(picture.width, picture.height, image_format, frames, "ok", None), picture
-    return ImageFacts(width, height, image_format, frames, status, error), None
+    width, height = size or (None, None)
+    return ImageFacts(width, height, image_format, None, status, error), None
+
+
+_CONTAINERS: tuple[tuple[bytes, Callable[[bytes], FirstPicture]], ...] = (
+    (b"\xff\xd8\xff", jpeg.first_picture),
+    (png.SIGNATURE, png.first_picture),
+    (b"GIF87a", gif.first_picture),
+    (b"GIF89a", gif.first_picture),
+    (b"RIFF", webp.first_picture),
+    (b"II", tiff.first_picture),
+    (b"MM", tiff.first_picture),
+    (b"\0\0\1\0", ico.first_picture),
+    (b"P", ppm.first_picture),
+)
+
+
+def _first_picture(data: bytes) -> FirstPicture:
+    """Return what the container says; a damaged one is left to the decoder, which knows what to call it."""
+    for signature, of_format in _CONTAINERS:
+        if data.startswith(signature):
+            try:
+                return of_format(data)
+            except (struct.error, IndexError, ValueError, OverflowError):
+                return FirstPicture(data, frames=None)
+    return FirstPicture(data, opaque_if_clear=data.startswith(b"BM"))
 
 
 def _check_size(width: int, height: int, max_pixels: int, max_aspect_ratio: float) -> None:
@@ -158,17 +187,59 @@ def _name_decode_failure(failure: Exception) -> tuple[str, str]:
     return "decode_error", f"The picture could not be decoded ({type(failure).__name__})."
 
 
-def _count_frames(image: Image.Image) -> int | None:
+def _load(image: Image.Image, first: FirstPicture) -> Image.Image:
+    """Decode the pixels, those of a JPEG also where only its end marker is missing."""
     try:
-        return int(getattr(image, "n_frames", 1))
-    except (OSError, EOFError, SyntaxError, ValueError):
-        return None  # later frames are broken; the first, the only one used, was decoded
+        image.load()
+    except OSError as failure:
+        if image.format != "JPEG" or _name_decode_failure(failure)[0] != "truncated":
+            raise
+        return _load_without_end(first.data)
+    return image
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    picture = _to_rgb(image)
+_END_MARKER = b"\xff\xd9"
+_MORE_DATA = (b"\xa5" * 64, b"\x5a" * 64)
+
+
+def _load_without_end(data: bytes) -> Image.Image:
+    """Decode a JPEG that lacks its end marker and nothing else.
+
+    If every pixel was in the file, then whatever further data stands before the end marker changes none of them.
+
+    Args:
+        data: The file.
+
+    Raises:
+        ImageRefused: More is missing (`truncated`).
+    """
+    if not jpeg.is_complete(data):
+        raise cut()
+    ended, *continued = (
+        Image.open(io.BytesIO(data.rstrip(b"\xff") + more + _END_MARKER), formats=("JPEG",))
+        for more in (b"", *_MORE_DATA)
+    )
+    if any(other.tobytes() != ended.tobytes() for other in continued):
+        raise cut()
+    return ended
+
+
+def _upright_rgb(image: Image.Image, first: FirstPicture) -> Image.Image:
     transpose = _UPRIGHT.get(_orientation(image))
+    picture = to_rgb(image, first, _low_bytes(first) if first.clear and image.mode == "RGB" else None)
     return picture if transpose is None else picture.transpose(transpose)
+
+
+def _low_bytes(first: FirstPicture) -> Image.Image | None:
+    """Return the lower halves of 16-bit colours, which Pillow cuts off; null for others."""
+    if first.bits != 16:
+        return None
+    image = Image.open(io.BytesIO(first.data), formats=("PNG",))
+    # The same decoder, told to take the other byte of each pair.
+    with_low: Callable[[Any], Any] = getattr(type(image.tile[0]), "_make", tuple)  # plain tuples before Pillow 11
+    image.tile = [with_low((*tile[:3], "RGB;16L")) for tile in image.tile]
+    image.load()
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -177,28 +248,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a broken tag costs the orientation, not the picture
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bit(np.asarray(image), image.mode)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scale a deep single-channel picture, shape (height, width), to uint8; plain conversion would clip it.
-
-    16-bit pixels scale by their full range. 32-bit integers and floats carry no range, so the smallest customary
-    one that holds the values is taken (0 to 1 for floats, 8 bit, 16 bit), else their own minimum to maximum.
-    """
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    tops = [65535.0] if mode.startswith("I;16") else [1.0, 255.0, 65535.0] if mode == "F" else [255.0, 65535.0]
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    if top is None:
-        finite, top = finite - low, max(high - low, 1.0)
-    return np.clip(np.rint(finite * (255.0 / top)), 0, 255).astype(np.uint8)
