@@ -12,7 +12,9 @@ INDEX = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
 
 def test_every_fault_of_extraction_and_security_has_a_test_that_exists():
     rows = re.findall(r"^\| (\d+) \|.*\|(.+)\|$", INDEX, re.MULTILINE)
-    assert {int(number) for number, _ in rows} == {*range(1, 17), *range(43, 51)}
+    numbers = [int(number) for number, _ in rows]
+    assert numbers == sorted(set(numbers))
+    assert {*range(1, 17), *range(43, 51)} <= set(numbers)
     for number, tests in rows:
         named = re.findall(r"`([\w/]+\.py)::(\w+)`", tests)
         assert named, f"fault {number} has no test"
