@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
+from smp_features.config_values import check_value
 from smp_features.errors import ConfigError, nearest
+from smp_features.redaction import redacted, remember_secrets
+from smp_features.strict_yaml import MOST_BYTES, read_yaml
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 SplitName = Literal["identity", "chronological", "later_unseen", "rolling", "random_optimistic"]
@@ -22,6 +25,11 @@ MemberName = Literal["lightgbm", "catboost", "metadata"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_value(cls, value: Any, info: ValidationInfo) -> Any:
+        return check_value(value, cls.model_fields[info.field_name or ""])
 
 
 class KnownAtRules(_Frozen):
@@ -34,8 +42,8 @@ class KnownAtRules(_Frozen):
     """
 
     user_data: Literal["event_ts"] = "event_ts"
-    label_maturity_days: int = Field(default=30, ge=0)
-    user_additional: date | None = None
+    label_maturity_days: int = Field(default=30, ge=0, le=36_500)
+    user_additional: date | None = Field(default=None, ge=date(1970, 1, 1), lt=date(2200, 1, 1))
 
 
 class SourceConfig(_Frozen):
@@ -52,16 +60,53 @@ class SourceConfig(_Frozen):
     kind: str = "smpd"
     path: str | None = None
     known_at: KnownAtRules = KnownAtRules()
-    limit: int | None = Field(default=None, ge=1)
+    limit: int | None = Field(default=None, ge=1, le=10**12)
     max_refused_share: float = Field(default=0.05, ge=0, le=1)
 
 
-def read_source(given: Mapping[str, Any], place: str | Path | None = None) -> SourceConfig:
+@dataclass(frozen=True)
+class Places:
+    """Where settings are from.
+
+    Attributes:
+        layers: What messages call a place, and the settings there; later ones replace earlier ones.
+    """
+
+    layers: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    def of(self, key: Sequence[str]) -> str | None:
+        """Return where a setting is from, the nearest section's place if nothing sets it itself; None for nowhere."""
+        for depth in range(len(key), 0, -1):
+            for name, settings in reversed(self.layers):
+                if _has(settings, key[:depth]):
+                    return name
+        return None
+
+
+def _has(settings: Any, key: Sequence[str]) -> bool:
+    for part in key:
+        if not isinstance(settings, Mapping) or part not in settings:
+            return False
+        settings = settings[part]
+    return True
+
+
+Place = str | Path | Places | None
+"""A file, or several places."""
+
+
+def _in(place: Place, *key: str) -> str:
+    """Return the end of a message that says where a setting is from."""
+    found = place.of(key) if isinstance(place, Places) else place
+    return "" if found is None else f" in {found}"
+
+
+def read_source(given: Mapping[str, Any], place: Place = None) -> SourceConfig:
     """Return the section `source`, checked by the settings of its kind.
 
     Args:
         given: Keys and values.
-        place: The file they are from, for messages.
+        place: Where they are from, for messages: a file, or what says so of each setting.
 
     Raises:
         ConfigError: A kind that is not installed, an unknown key, a wrong value.
@@ -93,12 +138,12 @@ configured are the bundled demo models."""
 _MODEL_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def read_models(given: Mapping[str, Any], place: str | Path | None = None) -> dict[str, ModelSettings]:
+def read_models(given: Mapping[str, Any], place: Place = None) -> dict[str, ModelSettings]:
     """Return the entries of a section `models`, each checked by the settings of its kind; the roles come first.
 
     Args:
         given: Name to settings, as keys and values.
-        place: The file they are from, for messages.
+        place: Where they are from, for messages: a file, or what says so of each setting.
 
     Raises:
         ConfigError: An entry without a kind, a kind that is not installed, an unknown key, a wrong value.
@@ -107,10 +152,10 @@ def read_models(given: Mapping[str, Any], place: str | Path | None = None) -> di
     return {name: _read_model(name, values, place) for name, values in (demo | dict(given)).items()}
 
 
-def _read_model(name: str, values: Any, place: str | Path | None) -> ModelSettings:
+def _read_model(name: str, values: Any, place: Place) -> ModelSettings:
     from smp_features import plugins
 
-    key, where = f"models.{name}", "" if place is None else f" in {place}"
+    key, where = f"models.{name}", _in(place, "models", name)
     if isinstance(values, ModelSettings):
         return values
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
@@ -153,13 +198,13 @@ class ExtractionConfig(_Frozen):
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
-    slots: int | None = Field(default=None, ge=1)
-    chunk_minutes: float = Field(default=5.0, gt=0)
-    first_chunk_rows: int | None = Field(default=None, ge=1)
+    slots: int | None = Field(default=None, ge=1, le=100_000)
+    chunk_minutes: float = Field(default=5.0, gt=0, le=10_000)
+    first_chunk_rows: int | None = Field(default=None, ge=1, le=10**9)
     chunks_in_flight: int = Field(default=2, ge=1, le=8)
     max_error_share: float = Field(default=0.2, ge=0, le=1)
-    deadline_s: float = Field(default=600.0, gt=0)
-    max_attempts: int = Field(default=3, ge=1)
+    deadline_s: float = Field(default=600.0, gt=0, le=10**7)
+    max_attempts: int = Field(default=3, ge=1, le=1_000)
     model_folders: tuple[str, ...] = ()
     ship_models: bool | None = None
 
@@ -201,13 +246,13 @@ class AdapterConfig(_Frozen):
     image_ratio: float = Field(default=0.2, ge=0, le=1)
     text_ratio: float = Field(default=0.6, ge=0, le=1)
     loss: AdapterLoss = "mse"
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    batch: int = Field(default=512, ge=1)
-    epochs: int = Field(default=15, ge=1)
-    min_steps: int = Field(default=100, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=1e-4, ge=0, le=10)
+    batch: int = Field(default=512, ge=1, le=10**7)
+    epochs: int = Field(default=15, ge=1, le=100_000)
+    min_steps: int = Field(default=100, ge=0, le=10**9)
     stopping_share: float = Field(default=0.1, ge=0, le=0.5)
-    patience: int = Field(default=5, ge=1)
+    patience: int = Field(default=5, ge=1, le=100_000)
 
 
 class RegressorConfig(_Frozen):
@@ -236,21 +281,21 @@ class RegressorConfig(_Frozen):
     """
 
     members: tuple[MemberName, ...] = Field(default=("lightgbm", "metadata"), min_length=1)
-    inner_folds: int | None = Field(default=None, ge=1)
-    rounds: int = Field(default=2000, ge=1)
-    learning_rate: float = Field(default=0.03, gt=0)
-    leaves: int = Field(default=31, ge=2)
-    min_leaf_rows: int = Field(default=20, ge=1)
+    inner_folds: int | None = Field(default=None, ge=1, le=100)
+    rounds: int = Field(default=2000, ge=1, le=10**6)
+    learning_rate: float = Field(default=0.03, gt=0, le=10)
+    leaves: int = Field(default=31, ge=2, le=131_072)
+    min_leaf_rows: int = Field(default=20, ge=1, le=10**9)
     feature_fraction: float = Field(default=0.6, gt=0, le=1)
     bagging_fraction: float = Field(default=0.8, gt=0, le=1)
-    l2: float = Field(default=5.0, ge=0)
-    catboost_learning_rate: float = Field(default=0.05, gt=0)
+    l2: float = Field(default=5.0, ge=0, le=10**9)
+    catboost_learning_rate: float = Field(default=0.05, gt=0, le=10)
     catboost_depth: int = Field(default=6, ge=1, le=12)
-    early_stopping: int = Field(default=100, ge=1)
-    target_prior_rows: float | None = Field(default=20.0, ge=0)
-    word_components: int = Field(default=16, ge=0)
-    pca_components: int = Field(default=64, ge=1)
-    adapted_components: int = Field(default=16, ge=0)
+    early_stopping: int = Field(default=100, ge=1, le=10**6)
+    target_prior_rows: float | None = Field(default=20.0, ge=0, le=10**9)
+    word_components: int = Field(default=16, ge=0, le=100_000)
+    pca_components: int = Field(default=64, ge=1, le=100_000)
+    adapted_components: int = Field(default=16, ge=0, le=100_000)
 
 
 class SearchConfig(_Frozen):
@@ -265,7 +310,7 @@ class SearchConfig(_Frozen):
             its adapters; adapters are trained once for all trials and the model.
     """
 
-    trials: int = Field(default=0, ge=0)
+    trials: int = Field(default=0, ge=0, le=100_000)
 
 
 class TrainingConfig(_Frozen):
@@ -285,8 +330,8 @@ class TrainingConfig(_Frozen):
     """
 
     split: SplitName = "identity"
-    folds: int = Field(default=5, ge=3)
-    bootstrap: int = Field(default=1000, ge=100)
+    folds: int = Field(default=5, ge=3, le=100)
+    bootstrap: int = Field(default=1000, ge=100, le=10**6)
     history_blank_share: float = Field(default=0.5, ge=0, le=1)
     leave_out: tuple[str, ...] = ("picture", "user")
     adapter: AdapterConfig = AdapterConfig()
@@ -396,39 +441,58 @@ def load_config(path: str | Path | None = None, overrides: list[str] | None = No
         >>> config.training.folds, config.root
         (3, 'lake')
     """
-    values: dict[str, Any] = {} if path is None else _read_chain(Path(path))
+    layers = [] if path is None else _read_chain(Path(path))
+    values: dict[str, Any] = {}
+    for _, layer in layers:
+        values = _merge(values, layer)
     for override in overrides or []:
+        given: dict[str, Any] = {}
+        _set(given, override)
+        layers.append(("--set", given))
         _set(values, override)
     if root is not None:
         values["root"] = root
+        layers.append(("--root", {"root": root}))
+    remember_secrets(values)
+    place = Places(tuple(layers))
     try:
-        return Config.model_validate(values, context={"place": path})
+        return Config.model_validate(values, context={"place": place})
     except ValidationError as error:
-        raise _explain(error, path) from None
+        raise _explain(error, place) from None
 
 
-def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+MOST_FILES = 20
+"""Configuration files that extend each other."""
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, dict[str, Any]]]:
+    """Return a configuration file's settings after those of the files it extends, each with its path."""
     resolved = path.resolve()
     if resolved in seen:
         raise ConfigError(f"Configuration file {path} extends itself.", "Remove one `extends`.")
+    if len(seen) >= MOST_FILES:
+        raise ConfigError(f"Configuration file {path} is extended by {len(seen)} others.", f"At most {MOST_FILES} may.")
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"Configuration file {path} does not exist.", "See conf/ for examples.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Configuration file {path} cannot be read: {type(error).__name__}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
-        raise ConfigError(f"{place} is not valid YAML: {getattr(error, 'problem', error)}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"Configuration file {path} is not a text in UTF-8.", "See conf/ for examples.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no path"
+        raise ConfigError(f"Configuration file {path} cannot be read: {reason}.", "See conf/ for examples.") from None
+    loaded = read_yaml(text, str(path))
     if loaded is None:
         loaded = {}
     if not isinstance(loaded, dict):
         raise ConfigError(f"Configuration file {path} must hold keys and values, not a {type(loaded).__name__}.")
     parent = loaded.pop("extends", None)
     if parent is None:
-        return loaded
-    return _merge(_read_chain(path.parent / str(parent), (*seen, resolved)), loaded)
+        return [(str(path), loaded)]
+    if not isinstance(parent, str):
+        raise ConfigError(f"Configuration key 'extends' in {path}: must be the path of another file.")
+    return [*_read_chain(path.parent / parent, (*seen, resolved)), (str(path), loaded)]
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -442,11 +506,11 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 def _set(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise ConfigError(f"--set {override}: expected key.path=value.", "Example: --set source.path=posts")
+        raise ConfigError(f"--set {redacted(override)}: expected key.path=value.", "Example: --set source.path=posts")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}: the value is not valid YAML.", "Quote it.") from None
+        value = read_yaml(text, f"--set {key}")
+    except ConfigError as error:
+        raise ConfigError(error.message, "Quote it, if it is a text.") from None
     *parents, last = key.split(".")
     at = values
     for parent in parents:
@@ -459,7 +523,7 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 def _explain(
     error: ValidationError,
-    path: str | Path | None,
+    place: Place,
     model: type[BaseModel] | None = None,
     section: tuple[str, ...] = (),
 ) -> ConfigError:
@@ -467,18 +531,18 @@ def _explain(
 
     Args:
         error: Of `model`.
-        path: The file the values are from.
+        place: Where the values are from.
         model: What was validated; None is the whole configuration.
         section: Where in the configuration that stands.
     """
     first = error.errors()[0]
     names = [str(part) for part in first["loc"]]
     key = ".".join((*section, *names))
-    where = f" in {path}" if path is not None else ""
+    where = _in(place, *section, *names)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model or Config, names[:-1])
         return ConfigError(f"Unknown configuration key '{key}'{where}.", nearest(names[-1], known))
-    reason = first["msg"].removeprefix("Value error, ")
+    reason = redacted(first["msg"].removeprefix("Value error, "))
     end = "" if reason.endswith((".", "?")) else "."
     return ConfigError(f"Configuration key '{key}'{where}: {reason[0].lower()}{reason[1:]}{end}")
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from smp_features.errors import EXIT_STAGE_FAILED, SmpError, UsageError
+from smp_features.redaction import Redacting, redacted
 
 if TYPE_CHECKING:
     from smp_features.runs import Summary
@@ -31,6 +32,7 @@ def start_logging(verbose: bool) -> None:
     else:
         handler = logging.StreamHandler()
         form = "%(asctime)s %(name)s %(message)s"
+    handler.addFilter(Redacting())
     logging.basicConfig(level=logging.WARNING, format=form, datefmt="%H:%M:%S", handlers=[handler], force=True)
     logging.getLogger("smp_features").setLevel(logging.DEBUG if verbose else logging.INFO)
 
@@ -79,5 +81,5 @@ def explaining() -> Iterator[None]:
 def _fail(error: SmpError, status: int) -> NoReturn:
     if logging.getLogger("smp_features").isEnabledFor(logging.DEBUG):
         logging.getLogger(__name__).debug("the error in full", exc_info=error)
-    typer.echo(f"smp: {error}", err=True)
+    typer.echo(f"smp: {redacted(str(error))}", err=True)
     raise SystemExit(status)

@@ -47,9 +47,9 @@ class CaptionSettings(ModelSettings):
     revision: str | None = None
     prompt: str | None = None
     dtype: Dtype = "float32"
-    max_new_tokens: int = Field(default=30, ge=1)
-    num_beams: int = Field(default=1, ge=1)
-    max_batch: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=30, ge=1, le=10_000)
+    num_beams: int = Field(default=1, ge=1, le=1_000)
+    max_batch: int = Field(default=32, ge=1, le=10**6)
 
 
 @dataclass(frozen=True)

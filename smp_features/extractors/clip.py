@@ -64,7 +64,7 @@ class ClipSettings(ModelSettings):
     pretrained: str | None = None
     revision: str | None = None
     dtype: Dtype = "float32"
-    max_batch: int = Field(default=64, ge=1)
+    max_batch: int = Field(default=64, ge=1, le=10**6)
 
 
 class Clip:

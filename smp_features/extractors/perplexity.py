@@ -58,8 +58,8 @@ class PerplexitySettings(ModelSettings):
     id: str
     revision: str | None = None
     dtype: Dtype = "float32"
-    max_tokens: int = Field(default=256, ge=2)
-    max_batch: int = Field(default=64, ge=1)
+    max_tokens: int = Field(default=256, ge=2, le=10**6)
+    max_batch: int = Field(default=64, ge=1, le=10**6)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 from smp_features.errors import FilesError, RootError, RootLockedError
 from smp_features.lake.files import Store, open_store
+from smp_features.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -255,7 +256,8 @@ def _name(number: int) -> str:
 
 def _holder() -> dict[str, Any]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv[:3]), "since": since}
+    command = redacted(" ".join(sys.argv[:3]))
+    return {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
 
 
 def _described(text: str) -> str:

@@ -27,6 +27,7 @@ from smp_features.lake.lock import confirm
 from smp_features.lake.schema import Schema
 from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec
 from smp_features.lake.specs import Column as TableColumn
+from smp_features.redaction import redacted
 from smp_features.runs import Summary
 
 logger = logging.getLogger(__name__)
@@ -421,6 +422,7 @@ class Lakehouse:
         columns = self.spec("runs").column_names
         row = {column: getattr(summary, column) for column in columns if hasattr(summary, column)}
         return row | {
+            "message": redacted(summary.message),
             "run": run,
             "started_at": started,
             "finished_at": finished,

@@ -16,6 +16,7 @@ from smp_features.config import Config
 from smp_features.model.boosters import KINDS
 from smp_features.model.inputs import Inputs
 from smp_features.model.predictor import Predictor
+from smp_features.redaction import redacted_values
 
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "scipy")
 
@@ -59,8 +60,8 @@ def requirements(predictor: Predictor) -> list[str]:
 
 def parameters(config: Config) -> dict[str, str]:
     """Return the configuration that decides features and models as MLflow's parameters, one per key."""
-    kept = config.model_dump(mode="json", include={"models", "features", "training", "registry"})
-    kept["registry"].pop("tracking_uri")  # may hold a password
+    kept = redacted_values(config.model_dump(mode="json", include={"models", "features", "training", "registry"}))
+    kept["registry"].pop("tracking_uri")  # where it is recorded is known there
     found: dict[str, str] = {}
 
     def flatten(prefix: str, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from smp_features.lake.files import open_store
 from smp_features.lake.lock import writing
 from smp_features.model.adapter_weights import Adapters
 from smp_features.model.predictor import Predictor
+from smp_features.redaction import redacted
 from smp_features.session import workspace_tracking
 from smp_features.training.promotion import is_better
 from smp_features.training.records import (
@@ -449,13 +449,8 @@ def reachable(
     try:
         yield
     except _FAILURES as error:
-        reason = (_public(str(error)).strip() or type(error).__name__).splitlines()[0][:200]
-        raise StageError(f"MLflow at {_public(uri)} failed: {reason.rstrip('.')}.", hint) from error
-
-
-def _public(text: str) -> str:
-    """Return a text without the user names and passwords of the URIs in it."""
-    return re.sub(r"//[^/@\s]+@", "//", text)
+        reason = (redacted(str(error)).strip() or type(error).__name__).splitlines()[0][:200]
+        raise StageError(f"MLflow at {redacted(uri)} failed: {reason.rstrip('.')}.", hint) from error
 
 
 def _quiet() -> None:

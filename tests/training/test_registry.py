@@ -13,6 +13,7 @@ import pytest
 
 from smp_features.config import Config, load_config
 from smp_features.errors import UsageError
+from smp_features.redaction import redacted
 from smp_features.training import registry as registries
 from smp_features.training.promotion import judge
 from smp_features.training.records import metrics, movement_metrics, parameters
@@ -145,7 +146,7 @@ def test_the_default_store_is_a_file_under_the_root(config):
 def test_secrets_of_a_tracking_uri_are_not_recorded():
     config = load_config(None, ["registry.tracking_uri=http://user:secret@host"])
     assert "secret" not in json.dumps(parameters(config))
-    assert registries._public("http://user:secret@host/x") == "http://host/x"
+    assert redacted("http://user:secret@host/x") == "http://***@host/x"
 
 
 def test_what_moved_and_every_loss_curve_become_metrics():
