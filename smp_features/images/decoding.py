@@ -118,6 +118,15 @@ def _decode(data: bytes, max_pixels: int, max_aspect_ratio: float) -> tuple[Imag
     if not data:
         return ImageFacts(None, None, None, None, "empty", "The file has no bytes."), None
     first = _first_picture(data)
+    facts, picture = _decode_first(first, max_pixels, max_aspect_ratio)
+    if picture is None and first.otherwise is not None:
+        return _decode_first(first.otherwise, max_pixels, max_aspect_ratio)
+    return facts, picture
+
+
+def _decode_first(
+    first: FirstPicture, max_pixels: int, max_aspect_ratio: float
+) -> tuple[ImageFacts, Image.Image | None]:
     size, image_format = first.size, first.format
     try:
         if size is not None and min(size) > 0:  # what has no size is for the decoder to name

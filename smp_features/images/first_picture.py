@@ -35,6 +35,7 @@ class FirstPicture:
         white: The value that means white where the format states it; null where it does not.
         opaque_if_clear: An alpha channel of nothing but zeros was never written.
         refused: Why the picture is not decoded at all; null if it may be.
+        otherwise: What is shown where this one cannot be decoded; null if nothing is.
     """
 
     data: bytes
@@ -50,6 +51,7 @@ class FirstPicture:
     white: float | None = None
     opaque_if_clear: bool = False
     refused: ImageRefused | None = None
+    otherwise: FirstPicture | None = None
 
 
 def cut() -> ImageRefused:

@@ -11,6 +11,9 @@ from smp_features.images.first_picture import FirstPicture
 
 _ENTRY = struct.Struct("<BBBBHHII")
 _DEEPEST = 256
+_SHORT_HEADER = 12
+_BITMAP_HEADERS = (_SHORT_HEADER, 40, 52, 56, 64, 108, 124)
+"""Bytes of the headers that bitmaps may have."""
 
 
 def first_picture(data: bytes) -> FirstPicture:
@@ -23,8 +26,11 @@ def first_picture(data: bytes) -> FirstPicture:
     chosen = min(entries, key=_preference)
     across, down, colours, reserved, planes, bits, size, offset = chosen
     if data[offset : offset + len(png.SIGNATURE)] == png.SIGNATURE:
-        return replace(png.first_picture(data[offset : offset + size] or data[offset:]), format="ICO", frames=1)
-    width, height = struct.unpack_from("<ii", data, offset + 4)
+        return replace(png.first_picture(data[offset:]), format="ICO", frames=1)
+    (header,) = struct.unpack_from("<I", data, offset)
+    if header not in _BITMAP_HEADERS:
+        return FirstPicture(data, frames=None)  # what this is, a decoder may say
+    width, height = struct.unpack_from("<HH" if header == _SHORT_HEADER else "<ii", data, offset + 4)
     entry = _ENTRY.pack(across, down, colours, reserved, planes, bits, size, 6 + _ENTRY.size)
     alone = data[:4] + struct.pack("<H", 1) + entry + data[offset:]
     # A bitmap in an icon is stated at twice its height: a mask stands below it.

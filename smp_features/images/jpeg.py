@@ -106,10 +106,12 @@ def is_complete(data: bytes) -> bool:
     """Return whether the scans, taken together, state every coefficient of every component to its last bit.
 
     Args:
-        data: The file; whether its last scan is whole cannot be told from its segments.
+        data: A file without an end marker; whether its last scan is whole cannot be told from its segments.
     """
     missing_bits: dict[tuple[int, int], int] = {}
+    latest = Segment(0, 0, 0, 0)
     for segment in walk(data):
+        latest = segment
         body = data[segment.body : segment.end]
         if segment.marker in _FRAME_HEADERS:
             components = body[6 : 6 + 3 * body[5] : 3]
@@ -120,7 +122,8 @@ def is_complete(data: bytes) -> bool:
             for component in body[1 : 1 + 2 * count : 2]:
                 for position in range(first, min(last, 63) + 1):
                     missing_bits[component, position] = bits & 15
-    return bool(missing_bits) and not any(missing_bits.values())
+    broken_off = latest.marker != _SCAN or _AFTER_SCAN.search(data, latest.end)  # a decoder stops at what is no scan
+    return bool(missing_bits) and not any(missing_bits.values()) and not broken_off
 
 
 def walk(data: bytes, start: int = 0) -> Iterator[Segment]:

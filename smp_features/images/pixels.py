@@ -158,7 +158,8 @@ def _finite(strip: Image.Image, first: FirstPicture) -> np.ndarray:
     values = np.asarray(strip)
     if strip.mode == "I" and first.bits == 32 and not first.signed:
         values = values.view(np.uint32)  # decoded to signed integers of the same bits
-    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # some bits of a damaged file are a signalling NaN
+        return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _deep_strip(strip: Image.Image, first: FirstPicture, scale: _Scale) -> Image.Image:

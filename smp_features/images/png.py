@@ -53,7 +53,8 @@ def first_picture(data: bytes) -> FirstPicture:
     parts = [SIGNATURE]
     animation: list[_Chunk] = []
     clear: tuple[int, ...] | None = None
-    palette, seen_pixels, stated_frames = 0, False, None
+    palette, stated_frames = 0, None
+    sound, seen_pixels = False, False
     for number, found in enumerate(_chunks(data)):
         if number >= MAX_BLOCKS:
             endless = ImageRefused("decode_error", f"The file has more than {MAX_BLOCKS:,} chunks.")
@@ -61,6 +62,7 @@ def first_picture(data: bytes) -> FirstPicture:
         kind = found.kind
         if kind == b"PLTE":
             palette = (found.end - found.start - 12) // 3
+        sound = sound or (kind == b"IHDR" and found.is_sound(data))
         seen_pixels = seen_pixels or kind == b"IDAT"
         if kind in _KEPT:
             parts.append(data[found.start : found.end])
@@ -75,7 +77,7 @@ def first_picture(data: bytes) -> FirstPicture:
             animation.append(found)
         elif (kind == b"eXIf" or _is_xmp(data, found)) and found.is_sound(data):
             parts.append(data[found.start : found.end])
-    refused = None if seen_pixels else cut()
+    refused = cut() if sound and not seen_pixels else None
     picture = FirstPicture(b"".join(parts), "PNG", (width, height), clear=clear, bits=bits, refused=refused)
     if stated_frames is None:
         return picture
@@ -91,7 +93,8 @@ def _of_animation(data: bytes, picture: FirstPicture, animation: list[_Chunk], s
     if extracted is None:
         return replace(picture, frames=frames)
     body, frame = extracted
-    return replace(picture, data=body, frames=frames, canvas=picture.size, frame=frame)
+    default = replace(picture, frames=frames)
+    return replace(picture, data=body, frames=frames, canvas=picture.size, frame=frame, otherwise=default)
 
 
 def _first_frame(

@@ -114,3 +114,12 @@ def icon(png_file: bytes, width: int = 0, height: int = 0) -> bytes:
     """An icon of one PNG, with the size its directory promises (0 means 256)."""
     entry = struct.pack("<BBBBHHII", width, height, 0, 0, 1, 32, len(png_file), 22)
     return struct.pack("<HHH", 0, 1, 1) + entry + png_file
+
+
+def bmp_with_alpha(rgba: np.ndarray) -> bytes:
+    """A bitmap whose header says that its fourth byte is alpha."""
+    height, width = rgba.shape[:2]
+    pixels = np.ascontiguousarray(rgba[::-1, :, [2, 1, 0, 3]]).tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks + bytes(52)
+    return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(pixels), 0, 0, 14 + len(info)) + info + pixels

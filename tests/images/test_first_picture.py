@@ -10,7 +10,7 @@ import pytest
 from picture_files import encode, icon, pages, png_chunk
 from PIL import Image
 
-from smp_features.images import ImageFacts, decode_rgb, inspect_image
+from smp_features.images import ImageFacts, decode_rgb, inspect_image, jpeg
 
 RNG = np.random.default_rng(5)
 FRAMES = [Image.fromarray(RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)).resize((48, 32), 0) for _ in range(4)]
@@ -194,3 +194,39 @@ def test_a_progressive_jpeg_that_ends_between_two_scans_is_truncated() -> None:
     last_scan = data.rindex(b"\xff\xda")
     last_tables = data.rindex(b"\xff\xc4", 0, last_scan)
     assert inspect_image(data[:last_tables]).status == "truncated"
+
+
+def test_an_unknown_page_behind_one_of_another_mode_leaves_the_first_as_it_is() -> None:
+    # Found by fuzzing: looking for pages left a decoder with the second one's mode and the first one's memory.
+    first = FRAMES[0].quantize(16)
+    data = bytearray(encode(first, "TIFF", save_all=True, append_images=[frame.copy() for frame in FRAMES[1:3]]))
+    third = pages(bytes(data))[2]
+    for at in range(third + 2, third + 2 + 12 * int.from_bytes(data[third : third + 2], "little"), 12):
+        if data[at : at + 2] == struct.pack("<H", 262):
+            data[at + 8 : at + 10] = struct.pack("<H", 99)
+    facts, pixels = seen(bytes(data))
+    assert np.array_equal(pixels, np.asarray(first.convert("RGB")))
+    assert facts.frames == 3
+
+
+def test_an_animated_png_whose_first_frame_cannot_be_unpacked_shows_its_default_picture() -> None:
+    data = encode(FRAMES[3], "PNG", save_all=True, append_images=FRAMES[:2], default_image=True)
+    assert np.array_equal(seen(data)[1], np.asarray(FRAMES[0]))
+    start = data.index(b"fdAT") + 4
+    length = int.from_bytes(data[start - 8 : start - 4], "big")
+    broken = png_chunk(b"fdAT", data[start : start + 4] + b"no pixels")
+    _, pixels = seen(data[: start - 8] + broken + data[start + length + 4 :])
+    assert np.array_equal(pixels, np.asarray(FRAMES[3]))
+
+
+def test_a_jpeg_that_a_stray_marker_breaks_off_is_no_whole_one() -> None:
+    data = encode(FRAMES[0], "JPEG", quality=90)[:-2]
+    three_quarters = len(data) * 3 // 4
+    assert jpeg.is_complete(data)
+    assert not jpeg.is_complete(data[:three_quarters] + b"\xff\xc4\0\x02" + data[three_quarters:])
+
+
+def test_an_icon_states_the_bytes_of_its_picture_to_no_effect() -> None:
+    data = bytearray(icon(PNG, 48, 32))
+    data[14:18] = struct.pack("<I", 20)
+    assert np.array_equal(seen(bytes(data))[1], np.asarray(FRAMES[0]))

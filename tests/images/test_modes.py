@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from picture_files import encode, icon, png, png_chunk, tiff
+from picture_files import bmp_with_alpha, encode, icon, png, png_chunk, tiff
 from PIL import Image
 
 from smp_features.images import decode_rgb, inspect_image
@@ -193,12 +193,10 @@ def test_an_icons_transparency_is_that_of_its_picture() -> None:
 @pytest.mark.parametrize("image_format", ["BMP", "ICO"])
 def test_an_alpha_channel_that_was_never_written_hides_nothing(image_format: str) -> None:
     rgba = np.dstack([COLOURS, np.zeros((HEIGHT, WIDTH), np.uint8)])
-    bgra = np.ascontiguousarray(rgba[::-1, :, [2, 1, 0, 3]]).tobytes()
     if image_format == "BMP":
-        masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-        info = struct.pack("<IiiHHIIiiII", 108, WIDTH, HEIGHT, 1, 32, 3, len(bgra), 0, 0, 0, 0) + masks + bytes(52)
-        data = b"BM" + struct.pack("<IHHI", 14 + len(info) + len(bgra), 0, 0, 14 + len(info)) + info + bgra
+        data = bmp_with_alpha(rgba)
     else:
+        bgra = np.ascontiguousarray(rgba[::-1, :, [2, 1, 0, 3]]).tobytes()
         info = struct.pack("<IiiHHIIiiII", 40, WIDTH, 2 * HEIGHT, 1, 32, 0, len(bgra), 0, 0, 0, 0)
         body = info + bgra + bytes(4 * HEIGHT)
         data = struct.pack("<HHHBBBBHHII", 0, 1, 1, WIDTH, HEIGHT, 0, 0, 1, 32, len(body), 22) + body
