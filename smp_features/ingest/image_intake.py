@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from smp_features.images import inspect_image
+from smp_features.images.inspector import TRANSIENT, Inspector
 from smp_features.ingest.image_paths import MAX_FILE_BYTES, is_within
 from smp_features.ingest.staging import StagingArea
 from smp_features.lake.tables import Lakehouse
@@ -157,6 +157,17 @@ def _read_files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, _READ_SCHEMA)
 
 
+_inspector: tuple[int, Inspector] | None = None
+
+
+def held_inspector() -> Inspector:
+    """Return the inspector that this process holds: a worker's tasks share it, one that was forked has its own."""
+    global _inspector
+    if _inspector is None or _inspector[0] != os.getpid():
+        _inspector = os.getpid(), Inspector()
+    return _inspector[1]
+
+
 def read_file(file: str, folder: str) -> dict[str, Any]:
     """Read and inspect one image file.
 
@@ -166,8 +177,9 @@ def read_file(file: str, folder: str) -> dict[str, Any]:
 
     Returns:
         The columns of `images`, and `read_size`, `read_modified_at` (Unix microseconds), `read_key` and `read_status`
-        of what was read. `missing`: it vanished since the look-up; `unreadable`: it may not be read, and is tried
-        again by the next run; both without key.
+        of what was read. `missing`: it vanished since the look-up; `unreadable`: it may not be read; `timeout`,
+        `out_of_memory`, `worker_lost`: its decoder was ended, or ended itself. These are without key, so that nothing
+        is stored of them and the next run tries again.
     """
     nothing = dict.fromkeys(_READ_SCHEMA.names) | {"image_file": file}
     if not is_within(os.path.realpath(folder), os.path.realpath(file)):
@@ -185,7 +197,10 @@ def read_file(file: str, folder: str) -> dict[str, Any]:
         return nothing | {"read_status": "empty"}
     if len(content) > MAX_FILE_BYTES:
         return nothing | {"read_status": "too_many_bytes"}
-    facts = inspect_image(content)
+    facts = held_inspector().inspect(content)
+    if facts.status in TRANSIENT:
+        logger.warning("ingest: %s: %s", facts.status, file)
+        return nothing | {"read_status": facts.status}
     return nothing | {
         "read_key": hashlib.sha256(content).hexdigest(),
         "read_status": facts.status,

@@ -190,7 +190,12 @@ POSTS = TableSpec(
         Column("image_size", "bigint", "bytes of the file when it was read; null if it was missing"),
         Column("image_modified_at", "timestamp", "modification time of the file when it was read; null if missing"),
         Column("image_key", "string", "SHA-256 of the image's bytes; null if there were none"),
-        Column("image_status", "string", "ok, missing, or the status in `images`", required=True),
+        Column(
+            "image_status",
+            "string",
+            "ok, missing, the status in `images`, or unreadable, timeout, out_of_memory, worker_lost: tried again",
+            required=True,
+        ),
         Column("source_row", "string", "split and line number in the source, for finding it again", required=True),
         Column("row_hash", "string", "hash of all columns above; decides whether a post changed", required=True),
     ),
@@ -259,11 +264,17 @@ IMAGES = sharded_table(
     ("image_key",),
     IMAGE_KEY,
     Column("bytes", "binary", "the original file's bytes, usable or not", required=True),
-    Column("width", "int", "pixels; null unless decoded"),
-    Column("height", "int", "pixels; null unless decoded"),
+    Column("width", "int", "pixels; null if no header was read"),
+    Column("height", "int", "pixels; null if no header was read"),
     Column("format", "string", "JPEG, PNG …; null if unknown"),
-    Column("frames", "int", "frames in the file; the first is used"),
-    STATUS,
+    Column("frames", "int", "frames in the file, of which the first is used; null if they could not be counted"),
+    Column(
+        "status",
+        "string",
+        "ok, or why it cannot be used: empty, not_an_image, truncated, too_many_pixels, bad_aspect_ratio, "
+        "too_many_scans, decode_error (permanent)",
+        required=True,
+    ),
     ERROR,
 )
 
