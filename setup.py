@@ -61,6 +61,7 @@ TEST = [
     "nbformat",
     "pytest>=8",
     "pytest-xdist>=3",  # the tests are many and Spark plans on one core: two sessions side by side
+    "pyvips[binary]>=3",  # a second decoder, to compare pictures with
     # What the Makefile calls.
     "build",
     "mypy",
