@@ -9,7 +9,7 @@ endif
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-fast bench lint format types wheel lock clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-fast bench fuzz lint format types wheel lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ test-fast: setup  ## the tests that start no Spark and take seconds
 
 bench: setup  ## measure, and write benchmarks/RESULTS.md (hours; BENCH=ceiling measures one part)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+fuzz: setup  ## 20,000 damaged pictures, each of which must end with a status in time (FILES=n SEED=n)
+	$(BIN)/python -m benchmarks.fuzz_images $(if $(FILES),--files $(FILES)) $(if $(SEED),--seed $(SEED))
 
 lint: setup  ## style of the code, and the direction of its imports
 	$(BIN)/ruff check .
