@@ -13,6 +13,9 @@ MAX_SCANS = 100
 """Scans of one picture. Encoders write about ten; each costs a pass over the whole picture, and a few hundred bytes
 can hold one, so that a thousand of them keep a decoder busy for minutes. libtiff stops at the same number."""
 
+_MAX_SEGMENTS = 100_000
+"""Segments before the pixels. Each is an object to a decoder, and four bytes can be one."""
+
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN, _END = 0xDA, 0xD9
 _NUMBER_OF_PICTURES = 0xB001
@@ -63,6 +66,9 @@ def first_picture(data: bytes) -> FirstPicture:
             end = segment.end
         elif not scans:
             header.append(segment)
+            if len(header) > _MAX_SEGMENTS:
+                refused = ImageRefused("decode_error", f"The file has more than {_MAX_SEGMENTS:,} segments.")
+                return FirstPicture(data, "JPEG", size, None, refused=refused)
             if segment.marker == _MP_INDEX and data[segment.body : segment.body + 4] == b"MPF\0":
                 stated = _stated_pictures(data[segment.body + 4 : segment.end])
     if not scans or not header:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from smp_features.images.first_picture import MAX_FRAMES, FirstPicture
+from smp_features.images.first_picture import MAX_FRAMES, FirstPicture, ImageRefused
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT = 256, 257, 258, 262, 277, 339
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _SIZES = {1: 1, 3: 2, 4: 4, 16: 8}
 """Bytes of the integers that these tags are stated in, by the type's number."""
+_BYTES = (1, 2, 6, 7)
+"""Types whose values a decoder keeps as they stand in the file; of all others it makes an object for each."""
+_MAX_VALUES = 1_000_000
+"""Values of one tag: a picture of 64 megapixels in tiles of 16 x 16 has a quarter of that."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _SIGNED = 0, 1, 2
 _DECODED_RIGHT = (1, 2, 4, 8)
 """Bits of a single unsigned sample whose photometric tag a decoder heeds; it leaves deeper ones inverted."""
@@ -60,7 +64,7 @@ def first_picture(data: bytes) -> FirstPicture:
     """
     layout = _Layout("<" if data[:2] == b"II" else ">", data[2 if data[:2] == b"II" else 3] == 43)
     start = layout.number(data, 8 if layout.big else 4, layout.link)
-    tags = _tags(data, layout, start)
+    tags, most_values = _tags(data, layout, start)
     edited = bytearray(data)
     link = _link_at(data, layout, start)
     if link + layout.link <= len(data):
@@ -86,26 +90,35 @@ def first_picture(data: bytes) -> FirstPicture:
         bits=bits,
         signed=signed,
         white_is_zero=inverted,
+        refused=None if most_values <= _MAX_VALUES else _endless(),
     )
 
 
-def _tags(data: bytes, layout: _Layout, start: int) -> dict[int, _Tag]:
-    """Return the first value of each tag of whole numbers."""
+def _endless() -> ImageRefused:
+    return ImageRefused("decode_error", f"A tag of the file has more than {_MAX_VALUES:,} values.")
+
+
+def _tags(data: bytes, layout: _Layout, start: int) -> tuple[dict[int, _Tag], int]:
+    """Return the first value of each tag of whole numbers, and how many values the longest tag has."""
     tags: dict[int, _Tag] = {}
+    most_values = 0
     first = start + layout.count
     for at in range(first, first + layout.entry * layout.number(data, start, layout.count), layout.entry):
         if at + layout.entry > len(data):
             break
         tag, kind = layout.number(data, at, 2), layout.number(data, at + 2, 2)
+        count = layout.number(data, at + 4, layout.link)
+        if kind not in _BYTES and count <= len(data):  # a tag longer than the file is skipped by decoders
+            most_values = max(most_values, count)
         size = _SIZES.get(kind)
         if size is None:
             continue
         value_at = at + 4 + layout.link
-        if size * layout.number(data, at + 4, layout.link) > layout.link:
+        if size * count > layout.link:
             value_at = layout.number(data, value_at, layout.link)
         if value_at + size <= len(data):
             tags[tag] = _Tag(layout.number(data, value_at, size), value_at)
-    return tags
+    return tags, most_values
 
 
 def _value(tags: dict[int, _Tag], tag: int, default: int) -> int:

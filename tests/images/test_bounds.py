@@ -30,10 +30,10 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("repeats", [1_000, 20_000])
 def test_a_jpeg_of_a_thousand_scans_is_refused_undecoded(repeats: int, undecoded: None) -> None:
     data = scan_bomb(1_000, repeats)
-    began = time.perf_counter()
+    began = time.process_time()
     facts = inspect_image(data)
     assert (facts.status, facts.width, facts.height, facts.format) == ("too_many_scans", 1_000, 1_000, "JPEG")
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_as_many_scans_as_any_encoder_writes_are_decoded() -> None:
@@ -120,11 +120,11 @@ def test_a_hundred_thousand_frames_cost_no_more_than_a_second(image_format: str)
         whole = encode(Image.new("L", (1, 1)), "PNG")
         control = png_chunk(b"acTL", struct.pack(">II", frames, 0))
         data = whole[:33] + control + whole[33:-12] + png_chunk(b"fcTL", bytes(26)) * frames + whole[-12:]
-    began = time.perf_counter()
+    began = time.process_time()
     facts = inspect_image(data)
     assert (facts.status, facts.width) == ("ok", 1)
     assert facts.frames is None or facts.frames >= frames
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 MEMORY = """
@@ -153,3 +153,29 @@ def test_sixty_four_megapixels_of_sixteen_bit_grey_take_half_a_gigabyte() -> Non
 def test_a_refusal_says_no_more_than_numbers() -> None:
     error = inspect_image(scan_bomb(64, MAX_SCANS)).error
     assert error == f"The picture has more than {MAX_SCANS} scans."
+
+
+def test_a_file_of_nothing_but_segments_is_refused_undecoded(undecoded: None) -> None:
+    data = encode(Image.new("L", (8, 8)), "JPEG")
+    began = time.process_time()
+    facts = inspect_image(data[:2] + b"\xff\xe5\0\x02" * 2_000_000 + data[2:])
+    assert facts.status == "decode_error"
+    assert time.process_time() - began < 2
+
+
+def test_a_tag_of_millions_of_values_is_refused_undecoded(undecoded: None) -> None:
+    whole = tiff(b"\0" * 64, 8, 8, (8,), 1)
+    page = int.from_bytes(whole[4:8], "little")
+    offsets = next(at for at in range(page + 2, len(whole), 12) if whole[at : at + 2] == struct.pack("<H", 273))
+    stated = struct.pack("<HHII", 273, 4, 2_000_000, len(whole))
+    data = whole[:offsets] + stated + whole[offsets + 12 :] + bytes(8_000_000)
+    assert inspect_image(data).status == "decode_error"
+
+
+def test_comments_before_the_first_frame_of_a_gif_cost_no_more_than_a_second() -> None:
+    whole = encode(Image.new("L", (8, 8)), "GIF")
+    at = whole.index(b",")
+    began = time.process_time()
+    facts = inspect_image(whole[:at] + b"\x21\xfe\x01A\0" * 300_000 + whole[at:])
+    assert (facts.status, facts.frames) == ("ok", 1)
+    assert time.process_time() - began < 2
