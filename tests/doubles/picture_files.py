@@ -51,15 +51,23 @@ def png(values: np.ndarray, colour: int, bits: int, *before_pixels: bytes, behin
 
 
 def tiff(
-    data: bytes, width: int, height: int, bits: tuple[int, ...], photometric: int, *, kind: int = 1, order: str = "<"
+    data: bytes,
+    width: int,
+    height: int,
+    bits: tuple[int, ...],
+    photometric: int,
+    *,
+    kind: int = 1,
+    order: str = "<",
+    compression: int = 1,
 ) -> bytes:
-    """An uncompressed TIFF of one strip; `kind` is the sample format: 1 unsigned, 2 signed, 3 floating."""
+    """A TIFF of one strip; `kind` is the sample format (1 unsigned, 2 signed, 3 floating), compression 1 is none."""
     extra = len(bits) - (3 if photometric == 2 else 1)
     entries = [
         (256, 3, 1, width),
         (257, 3, 1, height),
         (258, 3, len(bits), bits[0]),
-        (259, 3, 1, 1),
+        (259, 3, 1, compression),
         (262, 3, 1, photometric),
         (273, 4, 1, 8),
         (277, 3, 1, len(bits)),

@@ -230,3 +230,14 @@ def test_an_icon_states_the_bytes_of_its_picture_to_no_effect() -> None:
     data = bytearray(icon(PNG, 48, 32))
     data[14:18] = struct.pack("<I", 20)
     assert np.array_equal(seen(bytes(data))[1], np.asarray(FRAMES[0]))
+
+
+def test_pages_of_a_big_tiff_are_counted_and_cut_alike() -> None:
+    others = [frame.copy() for frame in FRAMES[1:]]
+    data = encode(FRAMES[0].copy(), "TIFF", save_all=True, append_images=others, big_tiff=True)
+    facts, pixels = seen(data)
+    assert facts.frames == 4
+    cut, same = seen(data[: len(data) // 2])
+    assert cut.frames is None
+    assert np.array_equal(pixels, np.asarray(FRAMES[0]))
+    assert np.array_equal(same, pixels)

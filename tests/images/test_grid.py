@@ -264,10 +264,13 @@ def tiff_cases(width: int, height: int) -> Iterator[Case]:
     for order, white_is_zero in itertools.product("<>", (False, True)):
         photometric = 0 if white_is_zero else 1
         sides = "from white" if white_is_zero else "from black"
-        for bits, dtype in ((8, "u1"), (16, f"{order}u2")):
-            stored = colours[..., 1].astype(np.uint16) * (257 if bits == 16 else 1)
-            data = tiff(stored.astype(dtype).tobytes(), width, height, (bits,), photometric, order=order)
-            yield compared(f"{order} {bits} bits {sides}", data)
+        for (bits, dtype), deflated in itertools.product(((8, "u1"), (16, f"{order}u2")), (False, True)):
+            stored = (colours[..., 1].astype(np.uint16) * (257 if bits == 16 else 1)).astype(dtype).tobytes()
+            stored = zlib.compress(stored) if deflated else stored
+            layout = {"order": order, "compression": 8 if deflated else 1}
+            yield compared(
+                f"{order} {bits} bits {sides}, {layout}", tiff(stored, width, height, (bits,), photometric, **layout)
+            )
         # libvips hands floats and signed samples on as numbers, without a white: here, what was written.
         expected = colours[..., 1:2].repeat(3, 2)
         shares = colours[..., 1] / 255
@@ -281,6 +284,50 @@ def tiff_cases(width: int, height: int) -> Iterator[Case]:
     inks = 255 - np.dstack([colours, opacity]).astype(np.int64)
     multiplied = np.rint((255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255).astype(np.uint8)
     yield Case("CMYK", encode(Image.fromarray(inks.astype(np.uint8), "CMYK"), "TIFF"), multiplied, 1)
+
+
+# -- files that Pillow cannot write: by libvips ------------------------------------------------------------------------
+
+
+def vips(pixels: np.ndarray, interpretation: str = "srgb") -> pyvips.Image:
+    return pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation=interpretation)
+
+
+def foreign_cases(width: int, height: int) -> Iterator[Case]:
+    colours, opacity = scene(width, height), alpha(width, height)
+    deep = colours.astype(np.uint16) * 257
+    pictures = {
+        "grey": vips(colours[..., :1], "b-w"),
+        "RGB": vips(colours),
+        "RGBA": vips(np.dstack([colours, opacity])),
+        "deep grey": vips(deep[..., :1], "grey16"),
+        "deep RGB": vips(deep, "rgb16"),
+        "deep RGBA": vips(np.dstack([deep, opacity.astype(np.uint16) * 257]), "rgb16"),
+    }
+    layouts: dict[str, dict[str, object]] = {
+        "tiles": {"tile": True, "tile_width": 16, "tile_height": 32},
+        "BigTIFF": {"bigtiff": True},
+        "differences": {"compression": "lzw", "predictor": "horizontal"},
+        "pages of less detail": {"tile": True, "tile_width": 16, "tile_height": 16, "pyramid": True},
+        "tiles, deflated, in a BigTIFF": {"tile": True, "bigtiff": True, "compression": "deflate"},
+    }
+    for (name, picture), (layout, options) in itertools.product(pictures.items(), layouts.items()):
+        # Pillow keeps the upper byte of 16-bit colours, libvips rounds; both mix with white in integers.
+        near = (1 if name.startswith("deep") else 0) + (1 if name.endswith("A") else 0)
+        yield compared(f"TIFF {name}, {layout}", picture.tiffsave_buffer(**options), near)
+    for bits, white_is_zero in itertools.product((1, 2, 4), (False, True)):
+        data = pictures["grey"].tiffsave_buffer(bitdepth=bits, miniswhite=white_is_zero and bits == 1)
+        yield compared(f"TIFF {bits} bits, from white {white_is_zero}", data)
+    yield compared("TIFF premultiplied", pictures["RGBA"].tiffsave_buffer(premultiply=True), 2)  # rounded twice
+    for quality in (60, 95):
+        data = pictures["RGB"].tiffsave_buffer(compression="jpeg", Q=quality, tile=True, tile_width=16, tile_height=16)
+        yield compared(f"TIFF of JPEG tiles, {quality}", data, 4, 0.5)  # two builds of libjpeg
+    for bits, interlace in itertools.product((1, 2, 4, 8), (False, True)):
+        data = pictures["RGBA"].pngsave_buffer(palette=True, bitdepth=bits, interlace=interlace)
+        yield compared(f"PNG palette of {bits} bits, interlaced {interlace}", data, 1)  # mixing in integers
+    for optimised, interlace in itertools.product((False, True), (False, True)):
+        options = {"optimize_scans": optimised, "interlace": interlace, "subsample_mode": "off", "Q": 90}
+        yield compared(f"JPEG {options}", pictures["RGB"].jpegsave_buffer(**options), 4, 0.5)  # two builds of libjpeg
 
 
 # -- formats that libvips, as packaged, does not read: against what was written ---------------------------------------
@@ -324,6 +371,7 @@ GROUPS: dict[str, Callable[[int, int], Iterator[Case]]] = {
     "WebP": webp_cases,
     "AVIF": avif_cases,
     "TIFF": tiff_cases,
+    "foreign": foreign_cases,
     "others": written_cases,
 }
 
