@@ -26,7 +26,9 @@ def main(deadline_s: float, max_memory: int) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for noisy in (sys.stdout, sys.stderr):  # C libraries report there; statuses say what there is to say
         os.dup2(silence, noisy.fileno())
-    resource.setrlimit(resource.RLIMIT_DATA, (max_memory, max_memory))
+    _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
+    most = max_memory if allowed == resource.RLIM_INFINITY else min(max_memory, allowed)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.write(answers, READY)
     pictures = sys.stdin.buffer

@@ -52,6 +52,17 @@ def test_a_real_decoder_that_is_slow_is_ended_at_the_deadline() -> None:
         assert inspector.inspect(GOOD).status == "ok"
 
 
+def test_a_process_that_was_stopped_is_ended_at_the_deadline() -> None:
+    with Inspector(deadline_s=1.0) as inspector:
+        inspector.inspect(GOOD)
+        assert inspector._process is not None
+        os.kill(inspector._process.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        assert inspector.inspect(bytes(1 << 20)).status == "timeout"  # more than a pipe holds
+        assert time.monotonic() - began < 2
+        assert inspector.inspect(GOOD).status == "ok"
+
+
 def test_it_says_what_inspecting_says() -> None:
     with Inspector() as inspector:
         for data in (GOOD, b"", b"<html>", GOOD[:-30], scan_bomb(64, 200), bytes(10 << 20)):
