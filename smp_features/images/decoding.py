@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from smp_features.images import gif, ico, jpeg, png, ppm, tiff, webp
+from smp_features.images import avif, gif, ico, jpeg, png, ppm, tiff, webp
 from smp_features.images.first_picture import FirstPicture, ImageRefused, cut
 from smp_features.images.pixels import to_rgb
 
@@ -157,23 +157,25 @@ def _decode_first(
     return ImageFacts(width, height, image_format, None, status, error), None
 
 
-_CONTAINERS: tuple[tuple[bytes, Callable[[bytes], FirstPicture]], ...] = (
-    (b"\xff\xd8\xff", jpeg.first_picture),
-    (png.SIGNATURE, png.first_picture),
-    (b"GIF87a", gif.first_picture),
-    (b"GIF89a", gif.first_picture),
-    (b"RIFF", webp.first_picture),
-    (b"II", tiff.first_picture),
-    (b"MM", tiff.first_picture),
-    (b"\0\0\1\0", ico.first_picture),
-    (b"P", ppm.first_picture),
+_CONTAINERS: tuple[tuple[int, bytes, Callable[[bytes], FirstPicture]], ...] = (
+    (0, b"\xff\xd8\xff", jpeg.first_picture),
+    (0, png.SIGNATURE, png.first_picture),
+    (0, b"GIF87a", gif.first_picture),
+    (0, b"GIF89a", gif.first_picture),
+    (0, b"RIFF", webp.first_picture),
+    (0, b"II", tiff.first_picture),
+    (0, b"MM", tiff.first_picture),
+    (0, b"\0\0\1\0", ico.first_picture),
+    (0, b"P", ppm.first_picture),
+    (4, b"ftyp", avif.first_picture),
 )
+"""Where a format's signature stands, what it is, and what knows the format."""
 
 
 def _first_picture(data: bytes) -> FirstPicture:
     """Return what the container says; a damaged one is left to the decoder, which knows what to call it."""
-    for signature, of_format in _CONTAINERS:
-        if data.startswith(signature):
+    for at, signature, of_format in _CONTAINERS:
+        if data.startswith(signature, at):
             try:
                 return of_format(data)
             except (struct.error, IndexError, ValueError, OverflowError):

@@ -241,3 +241,14 @@ def test_pages_of_a_big_tiff_are_counted_and_cut_alike() -> None:
     assert cut.frames is None
     assert np.array_equal(pixels, np.asarray(FRAMES[0]))
     assert np.array_equal(same, pixels)
+
+
+def test_an_avif_sequence_cut_in_a_later_frame_shows_its_first() -> None:
+    frames = [frame.resize((96, 64)) for frame in FRAMES]  # larger than what the first takes of the file
+    data = encode(frames[0], "AVIF", save_all=True, append_images=frames[1:], quality=90)
+    assert (inspect_image(data).status, inspect_image(data).frames) == ("ok", 4)
+    for missing in (1, 100, 400):
+        cut = data[:-missing]
+        assert (inspect_image(cut).status, inspect_image(cut).frames) == ("ok", None)
+        assert np.array_equal(np.asarray(decode_rgb(cut)), np.asarray(decode_rgb(data)))
+    assert inspect_image(data[: data.index(b"mdat") + 20]).status != "ok"
