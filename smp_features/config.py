@@ -188,7 +188,8 @@ class ExtractionConfig(_Frozen):
         first_chunk_rows: Rows per slot of the first chunks, from which the speed is measured; null takes 32 pictures
             or 256 texts, and up to 16 times as many if at the last run's speed they are `chunk_minutes` of work.
         chunks_in_flight: Chunks computed at once, so that each hides the other's tail.
-        max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error.
+        max_error_share: Fail the stage when a larger share of all wanted keys has a permanent error, failed
+            transiently, or was given up.
         deadline_s: Seconds a micro-batch may take before its worker is ended.
         max_attempts: Transient failures after which a key is given up until `smp retry`.
         model_folders: Folders of models, or of folders of models, where a worker that has no model at the driver's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,12 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from smp_features.errors import EXIT_STAGE_FAILED, SmpError, UsageError
+from smp_features.errors import EXIT_STAGE_FAILED, SmpError
+from smp_features.interrupts import CONTINUE, NAMES, unwinding
 from smp_features.redaction import Redacting, redacted
 
 if TYPE_CHECKING:
     from smp_features.runs import Summary
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C: 128 and the signal's number."""
 
 _out = Console(highlight=False, soft_wrap=True)
 
@@ -62,20 +61,38 @@ def explaining() -> Iterator[None]:
     """Turn an error into one line on standard error and the exit status that it stands for.
 
     Raises:
-        SystemExit: 2 wrong usage, refused before anything is written; 130 interrupted; 1 anything else.
+        SystemExit: 2 wrong usage, refused before anything is written; 128 and the signal's number after Ctrl-C (130)
+            or SIGTERM (143); 1 anything else.
     """
-    try:
-        yield
-    except SmpError as error:
+    with unwinding() as received:
+        try:
+            yield
+        except KeyboardInterrupt:
+            _interrupted(received[0] if received else signal.SIGINT)
+        except Exception as error:
+            if received:
+                _interrupted(received[0])
+            _explain(error)
+
+
+def _interrupted(number: int) -> NoReturn:
+    _fail(SmpError(f"{NAMES[signal.Signals(number)]}.", CONTINUE), 128 + number)
+
+
+def _explain(error: Exception) -> NoReturn:
+    if isinstance(error, SmpError):
         _fail(error, error.exit_status)
-    except KeyboardInterrupt:
-        _fail(UsageError("Interrupted.", "What was published stays; run the same command to continue."), INTERRUPTED)
-    except Exception as error:
-        if logging.getLogger("smp_features").isEnabledFor(logging.DEBUG):
-            raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        hint = "What was published stays. Run again with --verbose for the whole trace."
-        _fail(SmpError(f"{type(error).__name__}: {first}.", hint), EXIT_STAGE_FAILED)
+    if "pyspark" in sys.modules:  # a command that started no Spark need not load it to fail
+        from smp_features.jvm import jvm_has_ended
+        from smp_features.spark_failures import JVM_GONE
+
+        if jvm_has_ended():
+            _fail(SmpError(JVM_GONE, CONTINUE), EXIT_STAGE_FAILED)
+    if logging.getLogger("smp_features").isEnabledFor(logging.DEBUG):
+        raise error
+    first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    hint = "What was published stays. Run again with --verbose for the whole trace."
+    _fail(SmpError(f"{type(error).__name__}: {first}.", hint), EXIT_STAGE_FAILED)
 
 
 def _fail(error: SmpError, status: int) -> NoReturn:

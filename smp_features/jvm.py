@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 SPARK_FAILURES = (PySparkException, Py4JError)
 """As what failures of Spark, Delta and Hadoop arrive in Python."""
 
+# The bridge to the JVM logs the traces of what it raises as well, some of them under no name of its own.
+logging.getLogger("py4j").setLevel(logging.CRITICAL)
+logging.getLogger().addFilter(lambda record: "py4j" not in record.pathname)
+
 _LOGICAL = "org.apache.spark.sql.catalyst.plans.logical."
+
+
+def jvm_has_ended() -> bool:
+    """Whether this process started a JVM that is no more; what then fails says so in many ways."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    return process is not None and process.poll() is not None
+
+
+def stay_silent(session: SparkSession) -> None:
+    """Keep the thread that listens to the JVM from printing a trace when the JVM ends."""
+    server: Any = session.sparkContext._accumulatorServer
+    server.handle_error = lambda *_: None
 
 
 def executors(session: SparkSession) -> list[tuple[str, int]]:

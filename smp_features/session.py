@@ -6,16 +6,19 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError
-from smp_features.jvm import executors
+from smp_features.interrupts import cancel_with
+from smp_features.jvm import executors, stay_silent
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +106,7 @@ def _start_local(config: Config) -> SparkSession:
         from delta import configure_spark_with_delta_pip
 
         builder = configure_spark_with_delta_pip(builder)
+    handler = signal.getsignal(signal.SIGINT)
     try:
         with _quiet_launcher():
             session = builder.getOrCreate()
@@ -112,6 +116,10 @@ def _start_local(config: Config) -> SparkSession:
             "Check Java (8, 11 or 17), and that the Maven repository is reachable or spark.jars names Delta's jars.",
         ) from error
     session.sparkContext.setLogLevel("ERROR")
+    stay_silent(session)
+    cancel_with(session.sparkContext.cancelAllJobs)
+    if handler is not signal.default_int_handler and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)  # Spark puts its own in place of whatever the program had
     return session
 
 

@@ -123,7 +123,8 @@ def run_stage(
         return _as_list(STAGES[name](session, config, run=run, **options))
     with locked(config), running(open_store(config.root), run):
         lakehouse = Lakehouse(session, config)
-        lakehouse.check_layout()
+        with explained(name):
+            lakehouse.check_layout()
         started = datetime.now(UTC)
         try:
             with explained(name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -11,6 +10,7 @@ from pyspark.sql import functions as F
 from smp_features.config import Config
 from smp_features.errors import UsageError, nearest
 from smp_features.extraction import statuses
+from smp_features.extraction.attempts import next_moment
 from smp_features.extraction.plan import changed_versions
 from smp_features.extractors import build_extractors
 from smp_features.extractors.registry import chosen
@@ -41,7 +41,7 @@ def retry(session: SparkSession, config: Config, stage: str, named: Sequence[str
     lakehouse.check_layout()
     fingerprint = extractor.fingerprint
     before = lakehouse.versions([extractor.table, "attempts"])
-    reset = {"stage": extractor.name, "status": statuses.RESET, "run": run, "at": datetime.now(UTC)}
+    reset = {"stage": extractor.name, "status": statuses.RESET, "run": run, "at": next_moment(lakehouse)}
     lakehouse.append("attempts", [reset])
     if named:
         lakehouse.delete(extractor.table, (F.col("extractor") == fingerprint) & F.col("status").isin(*named))

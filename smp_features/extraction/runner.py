@@ -234,15 +234,19 @@ def _describe(lakehouse: Lakehouse, extractors: Sequence[Extractor]) -> None:
 def _summarise(config: Config, scope: Scope, ledger: Ledger, progress: Progress, written: Mapping[str, int]) -> Summary:
     extractor = scope.extractor
     wrong = sum(count for status, count in ledger.done.items() if extractor.is_error(status))
+    # What timed out or lost its worker has no row: without it, a stage that computed nothing would count no error.
+    unresolved = ledger.given_up + ledger.to_compute
     limit = config.extraction.max_error_share
     message = _message(extractor, ledger, progress)
     failed = False
     if ledger.unknown:
         failed = True
         message += f"; {ledger.unknown:,} keys that posts refer to are not in {extractor.contents}: run `smp ingest`"
-    if wrong > limit * ledger.wanted:
+    if wrong + unresolved > limit * ledger.wanted:
         failed = True
-        message += f"; {wrong:,} of {ledger.wanted:,} in error, more than extraction.max_error_share {limit:g}"
+        message += f"; {wrong + unresolved:,} of {ledger.wanted:,} in error"
+        message += f" ({unresolved:,} timed out, ran out of memory or lost their worker)" if unresolved else ""
+        message += f", more than extraction.max_error_share {limit:g}"
     computed = progress.rows + progress.refused
     worked = bool(computed or written)
     return Summary(

@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,6 +15,7 @@ from pyspark.sql.types import StructType
 
 from smp_features.errors import ReconciliationError
 from smp_features.extraction import statuses
+from smp_features.extraction.attempts import next_moment
 from smp_features.extractors.base import Extractor
 from smp_features.jvm import SPARK_FAILURES
 from smp_features.lake.files import MARKER, Store
@@ -219,7 +219,7 @@ def _note_attempts(lakehouse: Lakehouse, marker: Marker) -> None:
         (F.col("run") == marker.run) & (F.col("stage") == marker.name) & (F.col("extractor") == marker.extractor)
     )
     known = {row["key"] for row in noted.select("key").collect()}
-    same = {"stage": marker.name, "extractor": marker.extractor, "run": marker.run, "at": datetime.now(UTC)}
+    same = {"stage": marker.name, "extractor": marker.extractor, "run": marker.run, "at": next_moment(lakehouse)}
     lakehouse.append(
         "attempts", [{"key": key, "status": status, **same} for key, status in marker.transient if key not in known]
     )

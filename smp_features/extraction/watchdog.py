@@ -20,11 +20,15 @@ from pathlib import Path
 
 from smp_features.errors import StageError
 from smp_features.extraction import statuses
+from smp_features.extraction.guard import Guard
 
 logger = logging.getLogger(__name__)
 
 EXIT_OVERDUE = 75
 """Exit status of a worker ended by its watch."""
+
+GUARD_LATER_S = 2.0
+"""Seconds by which the guard outside a worker leaves the first word to the C watchdog inside it."""
 
 KEY_DIGITS = 16
 """Leading digits of a content key in a note; a chance collision only makes a neighbour run alone once."""
@@ -185,7 +189,8 @@ class Watch:
 
     Python threads stop when some code holds the interpreter's lock for ever, so the interpreter's own C watchdog is
     wound up at every tick, to twice the deadline: it needs no lock. It cannot tell over what it ends the process, so
-    its trace among the notes makes suspects of all that was in flight.
+    its trace among the notes makes suspects of all that was in flight. A process that is stopped stops both with it:
+    a guard beside it, which ends it a little later than the C watchdog would have, makes suspects in the same way.
 
     Args:
         notes: Where work in flight is noted.
@@ -197,12 +202,14 @@ class Watch:
         self._notes = notes
         self._deadline = deadline_s
         self._interval = min(1.0, deadline_s / 4)
+        self._limit = 2 * (deadline_s + self._interval)
         self._started: dict[int, tuple[float, Sequence[str]]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="watch", daemon=True)
 
     def __enter__(self) -> Watch:
+        self._guard = Guard(self._limit + GUARD_LATER_S)
         self._wind_up()  # work may take hold of the lock before the first tick
         self._thread.start()
         return self
@@ -211,6 +218,7 @@ class Watch:
         self._closed.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
+        self._guard.close()
         self._notes.close()
 
     @contextlib.contextmanager
@@ -241,8 +249,8 @@ class Watch:
             self._check()
 
     def _wind_up(self) -> None:
-        limit = 2 * (self._deadline + self._interval)
-        faulthandler.dump_traceback_later(limit, exit=True, file=self._notes.file)
+        faulthandler.dump_traceback_later(self._limit, exit=True, file=self._notes.file)
+        self._guard.alive()
 
     def _check(self) -> None:
         now = time.monotonic()

@@ -91,6 +91,8 @@ class FakeModel:
                 re.match(r"(a+)+$", "a" * 60 + "b")
             elif word == "kill_once" and _first_time(rest):
                 os.kill(os.getpid(), signal.SIGKILL)
+            elif word == "stop_once" and _first_time(rest):
+                os.kill(os.getpid(), signal.SIGSTOP)
             elif word == "exit":
                 os._exit(3)
             elif word == "oom" or (word == "crowded" and len(items) > 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,6 @@ def test_every_captioner_makes_texts_for_those_who_read_them_and_models_share_ta
 
 
 def test_pictures_unusable_at_ingest_get_their_row_without_a_model(bench):
-    bench.configure(max_error_share=1.0)
     bench.post(("broken", "a"), image_status="truncated")
     done = bench.extract("caption", "clip_image")
     assert bench.rows("captions", "image_key", "status", "error", "caption") == [
@@ -108,7 +108,6 @@ def test_pictures_unusable_at_ingest_get_their_row_without_a_model(bench):
 
 
 def test_each_way_to_fail_is_a_status_that_never_quotes_the_content(bench):
-    bench.configure(max_error_share=1.0)
     bench.post(*((None, text) for text in ("fine", "", "refused 1", "unprepared 1", "nan 1", "raise 1", "oom 1")))
     summary = bench.extract("clip_text")["clip_text"]
     expected = {
@@ -150,6 +149,35 @@ def test_a_key_is_given_up_after_so_many_tries_until_retry(bench):
     message = retry(bench.lakehouse.session, bench.config, "perplexity", run="r").message
     assert "smp extract perplexity" in message
     assert bench.extract("perplexity")["perplexity"].left == 1
+
+
+def test_failures_are_given_up_and_forgotten_though_the_clock_is_set_back(bench, monkeypatch):
+    bench.configure(max_attempts=2)
+    bench.post((None, "oom 1"))
+
+    class SetBack:
+        hours = 0
+        fromtimestamp = datetime.fromtimestamp
+
+        @classmethod
+        def now(cls, zone):
+            cls.hours += 1
+            return datetime.now(zone) - timedelta(hours=cls.hours)
+
+    monkeypatch.setattr("smp_features.extraction.attempts.datetime", SetBack)
+    for _ in range(2):  # each later moment is an hour earlier by the clock
+        left = [bench.extract("perplexity")["perplexity"].left for _ in range(2)]
+        assert left == [1, 0]
+        retry(bench.lakehouse.session, bench.config, "perplexity", run="r")
+
+
+def test_inputs_that_only_fail_transiently_fail_the_stage_as_do_those_given_up(bench):
+    bench.configure(max_attempts=1, max_error_share=0.5)
+    bench.post((None, "oom 1"), (None, "oom 2"), (None, "fine"))
+    for _ in range(2):  # found in this run, and counted by one that has nothing left to try
+        with pytest.raises(ExtractionFailed, match=r"2 of 3 in error .2 timed out, ran out of memory or lost"):
+            bench.extract("perplexity")
+    assert len(bench.rows("perplexities")) == 1
 
 
 def test_a_model_that_cannot_load_fails_before_any_write(bench):

@@ -29,7 +29,6 @@ def test_status_counts_every_stage_in_order_and_shows_its_last_run(bench):
 
 
 def test_errors_are_typed_counted_and_quote_no_content(bench, frame):
-    bench.configure(max_error_share=1.0)
     bench.post(*((None, text) for text in ("raise 1", "raise 2", "raise 3", "raise 4", "nan 1", "oom 1", "fine")))
     bench.post(("broken", "fine"), image_status="truncated")
     bench.extract("perplexity")

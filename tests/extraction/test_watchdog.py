@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -96,12 +97,14 @@ def test_the_driver_counts_the_loads_of_attempts_that_told_it_nothing(tmp_path):
         ("time.sleep(60)", EXIT_OVERDUE, "timeout"),
         # One C call that never lets go of the interpreter's lock: no Python thread can end this.
         ("re.match('(a+)+$', 'a' * 60 + 'b')", 1, "timeout"),
+        # A stopped process, whose threads stand still with it, is killed from outside; that is no fault of the input.
+        ("os.kill(os.getpid(), signal.SIGSTOP)", -signal.SIGKILL, "worker_lost"),
     ],
 )
 @pytest.mark.parametrize("before_s", [0.0, 0.2])  # at once, and after the watch has looked
 def test_a_stuck_process_ends_and_says_over_what(tmp_path, stuck, status, suspicion, before_s):
     script = f"""
-        import re, time
+        import os, re, signal, time
         from smp_features.extraction.watchdog import Notes, Watch
         with Watch(Notes({str(tmp_path)!r}, 0, 1), 0.3) as watch:
             with watch.over(["{A}"]):

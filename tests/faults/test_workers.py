@@ -39,13 +39,15 @@ def test_hung_inputs_become_timeouts_and_whoever_shared_their_batch_is_computed(
     assert summary.model_loads == len(loads)  # those of the ended ones are counted too
 
 
-def test_a_worker_killed_in_mid_batch_changes_nothing(bench, tmp_path):
-    killer = f"kill_once {tmp_path / 'killed'}"
-    bench.post((None, killer), *_titles(40))
+def test_a_worker_killed_or_stopped_in_mid_batch_changes_nothing(bench, tmp_path):
+    bench.configure(deadline_s=2.0)  # a stopped worker is killed at twice that and a little
+    deadly = [f"kill_once {tmp_path / 'killed'}", f"stop_once {tmp_path / 'stopped'}"]
+    bench.post(*((None, text) for text in deadly), *_titles(40))
     summary = bench.extract("clip_text")["clip_text"]
     assert (tmp_path / "killed").exists()
-    assert (summary.ok, summary.left, summary.computed) == (41, 0, 41)
-    bench.check_text_vectors([killer, *(title for _, title in _titles(40))])
+    assert (tmp_path / "stopped").exists()
+    assert (summary.ok, summary.left, summary.computed) == (42, 0, 42)
+    bench.check_text_vectors([*deadly, *(title for _, title in _titles(40))])
 
 
 def test_deadly_inputs_are_told_apart_even_more_of_them_than_spark_forgives_a_task(bench):

@@ -89,7 +89,7 @@ def test_an_older_lake_is_refused_with_the_command_that_migrates_it_after_which_
 ):
     _as_before(bench)
     bench.post(("red cat", "my cat"), (None, "oom 1"), (None, "refused 1"))
-    bench.configure(max_error_share=1.0, max_attempts=1)
+    bench.configure(max_attempts=1)
     bench.extract()
     content, log = _content(bench), bench.log()
     _name_in_fingerprints(bench, "my-folder", *OLD)
