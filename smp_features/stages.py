@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from smp_features.config import Config
 from smp_features.errors import SmpError, UsageError, nearest
-from smp_features.jvm import SPARK_FAILURES
+from smp_features.jvm import SPARK_FAILURES, jvm_has_ended
 from smp_features.lake.files import open_store
 from smp_features.lake.lock import writing
 from smp_features.lake.staging import running
@@ -135,7 +135,7 @@ def run_stage(
             # Extraction fails with what each extractor did; other stages fail as one step.
             failed = getattr(error, "summaries", None) or [Summary(name, "failed", message=error.message)]
             try:
-                if lakehouse.exists("runs"):
+                if not jvm_has_ended() and lakehouse.exists("runs"):
                     lakehouse.record(run, failed, started, datetime.now(UTC))
             except SPARK_FAILURES as another:  # such as a full disk, which is what failed the stage
                 logger.warning("what failed could not be noted in runs: %s", cause(str(another)))

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from extraction_fakes import fakes
 
 from smp_features.config import load_config
-from smp_features.errors import SmpError
+from smp_features.console import explaining
 from smp_features.extraction import in_flight
 from smp_features.session import get_session
 from smp_features.stages import run_stage
 
 
-def main() -> int:
+def main() -> None:
     """Run the stage; summaries are printed as one JSON object, errors as the command line prints them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("conf")
@@ -42,15 +42,11 @@ def main() -> int:
     session.sparkContext.addPyFile(str(Path(__file__).parent / "extraction_fakes.py"))
     for number in range(1, arguments.rounds + 1):
         faked = config.model_copy(update={"models": fakes(arguments.log, seed=str(number))})
-        try:
-            (summary,) = run_stage(session, faked, "extract", names=[arguments.name])
-        except SmpError as error:
-            sys.stderr.write(f"{error}\n")
-            return error.exit_status
+        (summary,) = run_stage(session, faked, "extract", names=[arguments.name])
         sys.stdout.write(json.dumps(dataclasses.asdict(summary), default=str) + "\n")
         sys.stdout.flush()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with explaining():
+        main()
