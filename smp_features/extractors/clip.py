@@ -24,7 +24,14 @@ from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_digests import digest_file
 from smp_features.extractors.model_files import ModelFiles
 from smp_features.extractors.model_places import NOWHERE, ModelPlaces
-from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
+from smp_features.extractors.text import (
+    CHARACTERS_PER_TOKEN,
+    bound_text,
+    empty,
+    recognised,
+    set_apart,
+    special_tokens,
+)
 from smp_features.images import DECODING, decode_rgb
 
 CONFIG_NAME = "open_clip_config.json"
@@ -249,7 +256,7 @@ class _ClipExtractor(Extractor):
         if self.architecture is None and config["text_cfg"].get("hf_tokenizer_name"):
             self.files.require_tokenizer()  # else the vocabulary is open_clip's own
         try:
-            return open_clip.get_tokenizer(name)
+            return _reading_markup_as_text(open_clip.get_tokenizer(name))
         except (OSError, ValueError, KeyError, TypeError) as failure:
             raise ModelError(
                 f"'{self.files.id}' ({self.files.setting}) has no usable tokenizer ({type(failure).__name__}).",
@@ -295,7 +302,7 @@ class ClipTextExtractor(_ClipExtractor):
 
     kind: ClassVar[str] = "clip_text"
     reads: ClassVar[Literal["image", "text"]] = "text"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "text_embeddings"
     noun: ClassVar[str] = "text embedding"
     table_comment: ClassVar[str] = "one CLIP text embedding per content and extractor"
@@ -400,12 +407,13 @@ class LoadedClipText:
         self._device = device
         # A fast tokenizer keeps padding and truncation settings in itself, which calls change: one thread at a time.
         self._tokenising = threading.Lock()
+        self._blank = tokenizer([""])[0].numpy()
 
     def prepare(self, raw: bytes | str) -> tuple[np.ndarray, float]:
         """Tokenise a text to int64 ids, as many as decide its vector, at the cost of that many tokens.
 
         Raises:
-            InputRefused: `empty`, nothing but white space.
+            InputRefused: `empty`, nothing but white space and what the tokenizer cleans away.
         """
         if not isinstance(raw, str):
             raise TypeError("The text tower reads text.")
@@ -413,6 +421,8 @@ class LoadedClipText:
         text, _ = bound_text(" ".join(raw.split()), self._tower.context_length)
         with self._tokenising:
             tokens = self._tokenizer([text])[0].numpy()
+        if np.array_equal(tokens, self._blank):
+            raise empty()
         tokens = tokens[: self._tower.needed_length(tokens)]
         return tokens, float(len(tokens))
 
@@ -422,6 +432,25 @@ class LoadedClipText:
 
         with torch.inference_mode():
             return {"embedding": _unit_rows(self._tower.encode(items, self._device))}
+
+
+def _reading_markup_as_text(tokenizer: Any) -> Any:
+    """Change a tokenizer of open_clip so that special tokens spelt out in a text are text; return it."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:
+        markup = {tokenizer.decoder[number]: number for number in tokenizer.all_special_ids}
+        known = recognised(markup.items(), tokenizer.encode)
+    else:
+        inner.split_special_tokens = True
+        known = recognised(
+            special_tokens(inner).items(),
+            lambda text: inner(text, add_special_tokens=False, verbose=False)["input_ids"],
+        )
+    if known:
+        clean = tokenizer.clean_fn
+        # Behind the cleaning, which makes "<end>" of "&lt;end&gt;".
+        tokenizer.clean_fn = lambda text: set_apart(clean(text), known)
+    return tokenizer
 
 
 def _unit_rows(vectors: Any) -> np.ndarray:

@@ -14,12 +14,12 @@ from pydantic import Field
 from smp_features.catalogue import Feature, Lookup
 from smp_features.config import Dtype, ModelSettings
 from smp_features.errors import ModelError
+from smp_features.extractors import causality
 from smp_features.extractors.base import TITLE, Columns, Extractor, OutputColumn, open_device, quiet_libraries
 from smp_features.extractors.inference import for_inference
 from smp_features.extractors.model_files import ModelFiles
-from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text
+from smp_features.extractors.text import CHARACTERS_PER_TOKEN, bound_text, empty, set_apart, special_tokens
 from smp_features.extractors.transformers_models import check_weights, load_weights, read_config
-from smp_features.refusals import InputRefused
 
 TYPICAL_TOKENS = 32
 """Length of a long title; `max_batch` texts of this length fill a micro-batch, longer ones fill it sooner."""
@@ -83,7 +83,7 @@ class PerplexityExtractor(Extractor):
 
     kind: ClassVar[str] = "perplexity"
     reads: ClassVar[Literal["image", "text"]] = "text"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     table: ClassVar[str] = "perplexities"
     noun: ClassVar[str] = "perplexity"
     table_comment: ClassVar[str] = "one log-perplexity per text and language model"
@@ -144,13 +144,17 @@ class PerplexityExtractor(Extractor):
         }
 
     def check(self) -> None:
-        """See `Extractor.check`; loads the tokenizer, which is small, and compares the weights with the model."""
+        """See `Extractor.check`; compares weights, tokenizer and model, and has the model score its longest text once.
+
+        That it is causal is seen on the loaded model, here and wherever it is loaded.
+        """
         self._check_architecture()
         self.files.weight_files()
         self.files.verify()
         with quiet_libraries():
-            _start_token(_load_tokenizer(self.files), self.files)
-            check_weights(self.files, AUTO_CLASS)
+            tokenizer = _load_tokenizer(self.files)
+            loaded = self._loaded(check_weights(self.files, AUTO_CLASS).eval(), tokenizer)
+            causality.check_longest(loaded.model, loaded.max_tokens + 1, self.files)
 
     def load(self, device: str, threads: int | None = None) -> LoadedLanguageModel:
         """See `Extractor.load`."""
@@ -160,7 +164,15 @@ class PerplexityExtractor(Extractor):
         with quiet_libraries():
             tokenizer = _load_tokenizer(self.files)
             model = for_inference(load_weights(self.files, AUTO_CLASS, self.dtype), target)
-        return LoadedLanguageModel(model, tokenizer, _start_token(tokenizer, self.files), self.max_tokens)
+            return self._loaded(model, tokenizer)
+
+    def _loaded(self, model: Any, tokenizer: Any) -> LoadedLanguageModel:
+        start = _start_token(tokenizer, self.files)
+        tokens = TextTokens(tokenizer, causality.embeddings_of(model))
+        causality.check_tokens(model, start, tokens.vocabulary, self.files)
+        window = causality.window_of(model)
+        causality.check_causal(model, window, self.files)
+        return LoadedLanguageModel(model, tokens, start, min(self.max_tokens, (window or self.max_tokens + 1) - 1))
 
     def _check_architecture(self) -> None:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -174,19 +186,66 @@ class PerplexityExtractor(Extractor):
                 f"type '{config['model_type']}', not a causal language model.",
                 "Perplexity needs one that predicts the next token, such as gpt2.",
             )
+        causality.check_configuration(config, self.files)
+
+
+class TextTokens:
+    """A tokenizer that reads a text as text: markup of special tokens in it is characters like any other.
+
+    Args:
+        tokenizer: Of transformers; it is changed.
+        embeddings: How many tokens the model has embeddings of; an added token beyond them is markup too.
+    """
+
+    def __init__(self, tokenizer: Any, embeddings: int) -> None:
+        tokenizer.split_special_tokens = True
+        self._tokenizer = tokenizer
+        # A fast tokenizer keeps padding and truncation settings in itself, which calls change: one thread at a time.
+        self._tokenising = threading.Lock()
+        added = {str(token): int(number) for number, token in tokenizer.added_tokens_decoder.items()}
+        beyond = {token: number for token, number in added.items() if number >= embeddings}
+        markup = special_tokens(tokenizer) | beyond
+        self._markup, self._special = tuple(markup), frozenset(markup.values())
+        self.vocabulary = {
+            token: number for token, number in tokenizer.get_vocab().items() if number not in self._special
+        }
+        unknown = tokenizer.unk_token_id
+        self._blank = [tokens for text in ("", " ") if unknown not in (tokens := self._ids(text))]
+
+    def of(self, text: str) -> list[int]:
+        """Return a text's tokens, none of them special.
+
+        Raises:
+            InputRefused: `empty`, the tokenizer leaves nothing of it but white space.
+        """
+        tokens = self._ids(text)
+        if not self._special.isdisjoint(tokens):
+            # Such as a vocabulary that holds "<s>" as a word of its own.
+            tokens = [each for each in self._ids(set_apart(text, self._markup)) if each not in self._special]
+        if not tokens or tokens in self._blank:
+            raise empty()
+        return tokens
+
+    def _ids(self, text: str) -> list[int]:
+        with self._tokenising:
+            return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 class LoadedLanguageModel:
-    """A causal language model on its device; see `LoadedModel`."""
+    """A causal language model on its device; see `LoadedModel`.
 
-    def __init__(self, model: Any, tokenizer: Any, start_token: int, max_tokens: int) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
+    Args:
+        model: Of transformers, on its device.
+        tokens: Its tokenizer.
+        start_token: What stands before each text.
+        max_tokens: Tokens that are scored of a text at most; longer texts are cut.
+    """
+
+    def __init__(self, model: Any, tokens: TextTokens, start_token: int, max_tokens: int) -> None:
+        self.model = model
+        self.max_tokens = max_tokens
+        self._tokens = tokens
         self._start = start_token
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._max_tokens = min(max_tokens, window - 1) if window else max_tokens
-        # A fast tokenizer keeps padding and truncation settings in itself, which calls change: one thread at a time.
-        self._tokenising = threading.Lock()
 
     def prepare(self, raw: bytes | str) -> tuple[TokenisedText, float]:
         """Tokenise a text, at the cost of its tokens.
@@ -196,12 +255,9 @@ class LoadedLanguageModel:
         """
         if not isinstance(raw, str):
             raise TypeError("The language model reads text.")
-        text, cut = bound_text(raw, self._max_tokens)
-        with self._tokenising:
-            tokens = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if not tokens:
-            raise InputRefused("empty", "The text has no tokens.")
-        kept = tokens[: self._max_tokens]
+        text, cut = bound_text(raw, self.max_tokens)
+        tokens = self._tokens.of(text)
+        kept = tokens[: self.max_tokens]
         item = TokenisedText(np.array([self._start, *kept], dtype=np.int64), cut or len(kept) < len(tokens))
         return item, float(len(item.tokens))
 
@@ -217,10 +273,10 @@ class LoadedLanguageModel:
         for row, item in enumerate(items):
             tokens[row, : len(item.tokens)] = item.tokens
             mask[row, : len(item.tokens)] = 1
-        device = self._model.device
+        device = self.model.device
         ids, seen = torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device)
         with torch.inference_mode():
-            logits = self._model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1]
+            logits = self.model(input_ids=ids, attention_mask=seen, use_cache=False).logits[:, :-1]
             targets = ids[:, 1:].masked_fill(seen[:, 1:] == 0, _IGNORED)
             losses = functional.cross_entropy(
                 logits.flatten(0, 1).float(), targets.flatten(), ignore_index=_IGNORED, reduction="none"

@@ -31,8 +31,8 @@ def read_config(files: ModelFiles) -> dict[str, Any]:
     return config
 
 
-def check_weights(files: ModelFiles, class_name: str) -> None:
-    """Check that every parameter of a transformers model is in the files, in its shape, and keep none.
+def check_weights(files: ModelFiles, class_name: str) -> Any:
+    """Check that every parameter of a transformers model is in the files, in its shape; return the model.
 
     In the dtype of the configuration, which is the files' own where one program saved both, a parameter is a view of
     its file: only parameters that do not fit take memory.
@@ -44,7 +44,7 @@ def check_weights(files: ModelFiles, class_name: str) -> None:
     Raises:
         ModelError: As `load_weights`.
     """
-    load_weights(files, class_name, None)
+    return load_weights(files, class_name, None)
 
 
 def load_weights(files: ModelFiles, class_name: str, dtype: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 Floats = NDArray[np.float64]
 Rows = Mapping[str, NDArray[np.generic]]
@@ -58,9 +58,9 @@ class Adapters:
         save_file({name: np.ascontiguousarray(value) for name, value in self.weights.items()}, path)
 
     @classmethod
-    def load(cls, path: Path, form: Form, ratios: Mapping[str, float]) -> Adapters:
-        """Read what `save` wrote."""
-        return cls(form, dict(ratios), load_file(path))
+    def load(cls, content: bytes, form: Form, ratios: Mapping[str, float]) -> Adapters:
+        """Return the adapters of a file that `save` wrote."""
+        return cls(form, dict(ratios), load(content))
 
     def forward(self, number: int, rows: Rows) -> tuple[dict[str, Floats], Floats]:
         """Apply one adapter.

@@ -38,15 +38,16 @@ class LightGbm:
     """LightGBM; saved in its own text format."""
 
     library: ClassVar[str] = "lightgbm"
+    suffix: ClassVar[str] = ".txt"
     names: tuple[str, ...]
     model: Any
 
     @classmethod
-    def load(cls, stem: Path) -> LightGbm:
-        """Read what `save` wrote."""
+    def load(cls, content: bytes) -> LightGbm:
+        """Return the booster of a file that `save` wrote; a file that was cut ends the process, so compare it first."""
         import lightgbm  # a model without such a booster does without the library
 
-        model = lightgbm.Booster(model_str=stem.with_suffix(".txt").read_text(encoding="utf-8"))
+        model = lightgbm.Booster(model_str=content.decode("utf-8"))
         return cls(tuple(model.feature_name()), model)
 
     def predict(self, features: Floats, threads: int) -> Floats:
@@ -59,7 +60,7 @@ class LightGbm:
 
     def save(self, stem: Path) -> None:
         """See `Booster.save`."""
-        stem.with_suffix(".txt").write_text(self.model.model_to_string(), encoding="utf-8")
+        stem.with_suffix(self.suffix).write_text(self.model.model_to_string(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ class CatBoost:
     """
 
     library: ClassVar[str] = "catboost"
+    suffix: ClassVar[str] = ".cbm"
     names: tuple[str, ...]
     model: Any
 
     @classmethod
-    def load(cls, stem: Path) -> CatBoost:
-        """Read what `save` wrote."""
+    def load(cls, content: bytes) -> CatBoost:
+        """Return the booster of a file that `save` wrote."""
         import catboost
 
-        model = catboost.CatBoostRegressor().load_model(blob=stem.with_suffix(".cbm").read_bytes())
+        model = catboost.CatBoostRegressor().load_model(blob=content)
         return cls(tuple(model.feature_names_), model)
 
     def predict(self, features: Floats, threads: int) -> Floats:
@@ -91,7 +93,7 @@ class CatBoost:
 
     def save(self, stem: Path) -> None:
         """See `Booster.save`."""
-        self.model.save_model(str(stem.with_suffix(".cbm")))
+        self.model.save_model(str(stem.with_suffix(self.suffix)))
 
 
 KINDS: dict[str, type[LightGbm] | type[CatBoost]] = {"lightgbm": LightGbm, "catboost": CatBoost, "metadata": LightGbm}

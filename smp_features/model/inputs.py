@@ -81,47 +81,68 @@ class Inputs:
         """Turn rows of `post_features` into the arrays that models are trained on.
 
         Args:
-            frame: Numbers may be null, categories null or unseen, buckets and vectors null.
+            frame: Numbers may be null, categories null or unseen, buckets and vectors null. A column that is not there
+                is null in every row, as the signature says.
 
         Returns:
             float64 numbers with NaN for null, int64 codes, (n, MOST_WORDS) int16 buckets padded by −1, float32 vectors
             with zeros for null, `has_<vector>`.
 
         Raises:
-            ModelError: A column is missing, or a vector has another width.
+            ModelError: No column of the model is there, or one holds what it cannot: text that is no number, a vector
+                of another width or with NaN or infinity in it, a bucket that does not exist.
         """
         missing = [name for name in self.columns if name not in frame.columns]
-        if missing:
+        if len(missing) == len(self.columns):
             raise ModelError(
-                f"The model needs the column {missing[0]} of post_features, and {len(missing) - 1} more are missing."
-                if len(missing) > 1
-                else f"The model needs the column {missing[0]} of post_features.",
-                "Pass rows of the table post_features with all its columns.",
+                f"None of the model's {len(missing)} columns is there, neither {missing[0]} nor any other.", _PASS
             )
-        rows: Columns = {
-            name: pd.to_numeric(frame[name]).to_numpy(np.float64, na_value=np.nan) for name in self.numbers
-        }
+        frame = frame.reindex(columns=list(self.columns)) if missing else frame
+        rows: Columns = {name: _numbers(name, frame[name]) for name in self.numbers}
         for name, values in self.vocabularies.items():
-            rows[name] = (
-                pd.Index(values, dtype=object).get_indexer(pd.Index(frame[name], dtype=object)).astype(np.int64)
-            )
-        for name in self.buckets:
-            rows[name] = padded(frame[name])
+            rows[name] = _codes(name, values, frame[name])
+        for name, width in self.buckets.items():
+            rows[name] = _buckets(name, frame[name], width)
         for name, width in self.dims.items():
+            vectors = [None if _absent(value) else value for value in frame[name]]
             try:
-                vectors = [None if _absent(value) else value for value in frame[name]]
                 rows[name], rows[f"has_{name}"] = filled(vectors, width)
-            except ValueError as error:
-                raise ModelError(
-                    f"{name}, {error}: other extractors made these features.", "Run `smp train` on them first."
-                ) from None
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ModelError(f"{name}, {error}.", _PASS) from None
         return rows
 
 
-def padded(lists: Iterable[Sequence[int] | None]) -> NDArray[np.int16]:
-    """Return lists of buckets, the first `MOST_WORDS` of each, as (n, MOST_WORDS) int16 with −1 behind the last."""
+_PASS = "Pass rows of the table post_features, made by the models that this one was trained with."
+
+
+def _numbers(name: str, values: pd.Series) -> NDArray[np.float64]:
+    try:
+        return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
+    except (ValueError, TypeError):
+        raise ModelError(f"{name} holds something else than numbers.", _PASS) from None
+
+
+def _codes(name: str, known: Sequence[str], values: pd.Series) -> NDArray[np.int64]:
+    try:
+        return pd.Index(known, dtype=object).get_indexer(pd.Index(values, dtype=object)).astype(np.int64)
+    except (ValueError, TypeError):
+        raise ModelError(f"{name} holds something else than text.", _PASS) from None
+
+
+def _buckets(name: str, values: pd.Series, width: int) -> NDArray[np.int16]:
+    try:
+        found = padded(values)
+    except (ValueError, TypeError, OverflowError):
+        raise ModelError(f"{name} holds something else than lists of whole numbers.", _PASS) from None
+    if len(found) and not -1 <= found.min() <= found.max() < width:
+        raise ModelError(f"{name} holds a bucket that is not one of 0 to {width - 1}.", _PASS)
+    return found.astype(np.int16)
+
+
+def padded(lists: Iterable[Sequence[int] | None]) -> NDArray[np.int64]:
+    """Return lists of buckets, the first `MOST_WORDS` of each, as (n, MOST_WORDS) int64 with −1 behind the last."""
     rows = [() if value is None or _absent(value) else value[:MOST_WORDS] for value in lists]
-    found = np.full((len(rows), MOST_WORDS), -1, dtype=np.int16)
+    found = np.full((len(rows), MOST_WORDS), -1, dtype=np.int64)
     for row, value in enumerate(rows):
         found[row, : len(value)] = value
     return found

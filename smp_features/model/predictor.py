@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
 
 from ..errors import FingerprintError, ModelError, SmpError
 from .adapter_weights import Adapters, Floats, Rows
 from .blocks import Selection
 from .boosters import KINDS
+from .digests import read_saved, write_manifest
 from .encoders import Encoders
 from .inputs import Inputs
 from .regressor import Member, Regressor
 
-FORMAT = 2
+FORMAT = 3
 
 _FINGERPRINT = "_extractor"
 
@@ -100,7 +102,8 @@ class Predictor:
     def save(self, folder: Path) -> None:
         """Write the model into a new folder.
 
-        `model.json`, `encoders.safetensors`, `adapters.safetensors` if there are any, and a file per booster.
+        `model.json`, `encoders.safetensors`, `adapters.safetensors` if there are any, a file per booster, and the
+        manifest of them all.
         """
         folder.mkdir(parents=True)
         encoders = self.regressor.encoders.arrays()
@@ -130,17 +133,23 @@ class Predictor:
         if self.adapters is not None:
             self.adapters.save(folder / "adapters.safetensors")
         save_file(encoders, folder / "encoders.safetensors")
+        write_manifest(folder)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Predictor:
-        """Read a model that `save` wrote.
+    def load(cls, folder: str | os.PathLike[str], manifest: str | None = None) -> Predictor:
+        """Read a model that `save` wrote; every file is compared with the manifest before anything is made of it.
+
+        Args:
+            folder: Where it is.
+            manifest: The SHA-256 of the manifest, as the served code has it; None where nothing recorded it.
 
         Raises:
-            ModelError: A file is missing, or the folder was written in another format.
+            ModelError: A file is missing, was changed, or the folder was written in another format.
         """
         place = Path(folder)
         try:
-            described = json.loads((place / "model.json").read_text(encoding="utf-8"))
+            files = read_saved(place, manifest)
+            described = json.loads(files["model.json"])
             if described["format"] != FORMAT:
                 raise ModelError(
                     f"The model in {place} has format {described['format']}, and this package reads {FORMAT}.",
@@ -156,10 +165,11 @@ class Predictor:
                     described["buckets"],
                     images=frozenset(described.get("images", ())),
                 ),
-                Encoders.of_arrays(load_file(place / "encoders.safetensors"), described["encoders"]),
+                Encoders.of_arrays(load(files["encoders.safetensors"]), described["encoders"]),
                 tuple(
-                    Member(**member, booster=KINDS[member["name"]].load(place / member["name"]))
+                    Member(**member, booster=kind.load(files[member["name"] + kind.suffix]))
                     for member in described["members"]
+                    for kind in [KINDS[member["name"]]]
                 ),
                 described["low"],
                 described["high"],
@@ -167,11 +177,11 @@ class Predictor:
             return cls(
                 adapters=None
                 if adapter is None
-                else Adapters.load(place / "adapters.safetensors", adapter["form"], adapter["ratios"]),
+                else Adapters.load(files["adapters.safetensors"], adapter["form"], adapter["ratios"]),
                 regressor=regressor,
                 fingerprints=described["fingerprints"],
             )
         except SmpError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ModelError(f"{place} is not a model of smp_features: {type(error).__name__}.") from error

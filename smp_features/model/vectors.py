@@ -18,7 +18,7 @@ def filled(vectors: Sequence[np.ndarray | Sequence[float] | None], dimension: in
         (n, d) float32, and (n,) float64: 1 where there was a vector, 0 where it is zeros.
 
     Raises:
-        ValueError: A vector has another dimension.
+        ValueError: A vector has another dimension, or holds NaN or infinity.
     """
     matrix = np.zeros((len(vectors), dimension), dtype=np.float32)
     there = np.zeros(len(vectors))
@@ -26,5 +26,11 @@ def filled(vectors: Sequence[np.ndarray | Sequence[float] | None], dimension: in
         if vector is not None:
             if len(vector) != dimension:
                 raise ValueError(f"row {row}: a vector of {len(vector)} numbers where {dimension} are expected")
-            matrix[row], there[row] = vector, 1.0
+            try:
+                matrix[row], there[row] = vector, 1.0
+            except (ValueError, TypeError):
+                raise ValueError(f"row {row}: a vector that holds something else than numbers") from None
+    if not np.isfinite(matrix).all():
+        broken = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise ValueError(f"row {broken}: a vector with NaN or infinity in it")
     return matrix, there

@@ -42,6 +42,7 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
     Raises:
         UsageError: `where` is no condition over `post_features`.
         StageError: There is no champion, or a prediction is missing or not finite.
+        ModelError: The champion's files are not those that were registered, or it is no model of this package.
         FingerprintError: The features were made by other models, or under other time rules, than the champion's.
     """
     from smp_features.training.registry import Registry
@@ -69,16 +70,12 @@ def score(session: SparkSession, config: Config, *, run: str, where: str | None 
             message=f"all {count:,} {posts} have predictions of {champion}" if count else f"there are no {posts}",
         )
     _check_made_under(todo, champion.tags, str(champion))
-    with phases("registry"):
-        servable = registry.servable(champion)
-    if servable != champion:  # registered anew just now, so no post has a prediction of it
-        champion, todo, left = servable, wanted, count
     tasks = min(slots_of(session, config.extraction.slots), left)
     staging = lakehouse.folder("staging", "predictions", run, "rows")
     before = lakehouse.version("predictions")
     try:
-        with phases("predict"):
-            predicted = _predicted(session, registry.uri, champion.uri, todo.repartition(tasks, "pid"))
+        with phases("predict"), registry.fetched(champion) as folder:
+            predicted = _predicted(session, registry.uri, str(folder), todo.repartition(tasks, "pid"))
             predicted.withColumns(
                 {
                     "model": F.lit(champion.model),

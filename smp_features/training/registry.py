@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from smp_features.errors import StageError, UsageError
 from smp_features.lake.files import open_store
 from smp_features.lake.lock import writing
 from smp_features.model.adapter_weights import Adapters
+from smp_features.model.digests import digest_of
 from smp_features.model.predictor import Predictor
 from smp_features.redaction import redacted
 from smp_features.session import workspace_tracking
+from smp_features.training.digests import DIGESTS, DIGESTS_TAG, Digests, without_digests
 from smp_features.training.promotion import is_better
 from smp_features.training.records import (
     metrics,
@@ -99,6 +101,7 @@ class Registry:
         _quiet()
         self.config = config
         self.model = config.registry.model
+        self._digests: dict[tuple[str, str], Digests] = {}
         self.uri = tracking_uri(config)
         with reachable(self.uri):
             mlflow.set_tracking_uri(self.uri)
@@ -128,11 +131,29 @@ class Registry:
             return sorted((_version(each) for each in found), key=lambda each: -int(each.number))
 
     def find(self, tag: str, value: str) -> Version | None:
-        """Return the newest version with a tag whose run is finished."""
+        """Return the newest version with a tag whose run is finished and whose digests are recorded.
+
+        Versions without digests, which an earlier version of this package registered, cannot be served: they do not
+        count, so that their models are made anew.
+        """
         for version in self.versions():
-            if version.tags.get(tag) == value and self._finished(version):
+            version = self._whole(version)
+            if version.tags.get(tag) == value and DIGESTS_TAG in version.tags and self._finished(version):
                 return version
         return None
+
+    def _whole(self, version: Version) -> Version:
+        """Return a version with the tags of its run, where it was cut off between registering and tagging it."""
+        if TRAINING_KEY in version.tags:
+            return version
+        with reachable(self.uri):
+            tags = self.client.get_run(version.run).data.tags if version.run else {}
+            if TRAINING_KEY not in tags or DIGESTS_TAG not in tags:  # not this package's
+                return version
+            missing = {k: v for k, v in tags.items() if not k.startswith("mlflow.") and k not in version.tags}
+            for name, value in missing.items():
+                self.client.set_model_version_tag(version.model, version.number, name, value)
+        return replace(version, tags={**missing, **version.tags})
 
     def _finished(self, version: Version) -> bool:
         with reachable(self.uri):
@@ -171,8 +192,10 @@ class Registry:
         if PAIR_ADAPTERS not in self._artifacts(version):
             return None
         described = self.results(version)["adapter"]
+        if DIGESTS_TAG not in version.tags:
+            raise without_digests(str(version))
         with self._artifact(version, PAIR_ADAPTERS) as path:
-            return Adapters.load(path, described["form"], described["ratios"])
+            return Adapters.load(path.read_bytes(), described["form"], described["ratios"])
 
     def laboratory(self, version: Version) -> tuple[list[dict[str, Any]], pd.DataFrame] | None:
         """Return what the laboratory measured of a version; None where it has not yet.
@@ -212,28 +235,79 @@ class Registry:
             return {each.path for each in self.client.list_artifacts(version.run)}
 
     def predictor(self, version: Version) -> Predictor:
-        """Return a version's model, for use in this process."""
-        with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
-            fetched = mlflow.artifacts.download_artifacts(f"{version.uri}/artifacts/model", dst_path=folder)
-            return Predictor.load(fetched)
+        """Return a version's model, for use in this process.
+
+        Raises:
+            ModelError: As `fetched`.
+        """
+        with self.fetched(version) as folder:
+            return Predictor.load(folder / "artifacts" / "model")
+
+    @contextmanager
+    def fetched(self, version: Version) -> Iterator[Path]:
+        """Give a copy of a version's model folder whose every file is the one that was registered.
+
+        It is private to this process and goes afterwards: what MLflow loads from it is what was compared.
+
+        Raises:
+            ModelError: A file was changed, added or lost, no digests were recorded, or it is no model of this package.
+        """
+        recorded = self._recorded(version)
+        if recorded is None:
+            raise without_digests(str(version))
+        with tempfile.TemporaryDirectory() as scratch:
+            with reachable(self.uri):
+                folder = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=scratch))
+            recorded.check_model(folder, str(version))
+            yield folder
+
+    def check(self, version: Version) -> None:
+        """Refuse a version that could not be served.
+
+        Raises:
+            ModelError: As `fetched`.
+        """
+        with self.fetched(version):
+            pass
+
+    def _recorded(self, version: Version) -> Digests | None:
+        """Return the digests of a version, read once; None where its tags name none."""
+        tag = version.tags.get(DIGESTS_TAG)
+        if tag is None:
+            return None
+        if (version.run, tag) not in self._digests:
+            with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
+                content = Path(self.client.download_artifacts(version.run, DIGESTS, folder)).read_bytes()
+                self._digests[version.run, tag] = Digests.read(content, tag, str(version))
+        return self._digests[version.run, tag]
 
     @contextmanager
     def _artifact(self, version: Version, name: str) -> Iterator[Path]:
+        recorded = self._recorded(version)
         with tempfile.TemporaryDirectory() as folder, reachable(self.uri):
-            yield Path(self.client.download_artifacts(version.run, name, folder))
+            path = Path(self.client.download_artifacts(version.run, name, folder))
+            if recorded is not None:
+                recorded.check_file(path, str(version))
+            yield path
 
     # -- publishing ---------------------------------------------------------------------------------------------
 
-    def publish(self, work: Path, tags: Mapping[str, str]) -> Version:
+    def publish(self, work: Path, tags: Mapping[str, str], *, anew: bool = False) -> Version:
         """Log an experiment's folder as one run, and register its model.
+
+        One key is one version: where another process published it meanwhile, that version is returned.
 
         Args:
             work: Holds `model/`, `results.json`, the predictions and `figures/`.
             tags: Of run and version; `training_key` is among them.
+            anew: Register it beside a version that has the same key.
 
         Raises:
             StageError: The store was lost; the folder is kept, and the same call may be made again.
         """
+        there = None if anew else self.find(TRAINING_KEY, tags[TRAINING_KEY])
+        if there is not None:
+            return there
         results = json.loads((work / "results.json").read_text(encoding="utf-8"))
         with reachable(self.uri, _RESUME):
             self._end_unfinished(tags[TRAINING_KEY])
@@ -247,36 +321,29 @@ class Registry:
                         mlflow.log_artifact(str(path))
                 mlflow.log_artifacts(str(work / "figures"), "figures")
                 logged = _log_model(work / "model", work / "input_example.parquet")
+                tags = {**tags, DIGESTS_TAG: _record_digests(logged, work)}
+                mlflow.set_tag(DIGESTS_TAG, tags[DIGESTS_TAG])
             self._create_model()
-            made = self.client.create_model_version(
-                self.model, logged.model_uri, run.info.run_id, tags=dict(tags), model_id=logged.model_id
-            )
-        return _version(made)
-
-    def servable(self, version: Version) -> Version:
-        """Return a version that carries the code that serves it.
-
-        That is the version itself, but for one that an earlier version of this package registered without: the same
-        model is then registered anew from the same run, and takes the other's place where that is champion.
-        """
-        with reachable(self.uri):
-            info = mlflow.models.get_model_info(version.uri)
-            if info.flavors[mlflow.pyfunc.FLAVOR_NAME].get(mlflow.pyfunc.CODE):
-                return version
-            with tempfile.TemporaryDirectory() as folder:
-                model = mlflow.artifacts.download_artifacts(f"{version.uri}/artifacts/model", dst_path=folder)
-                example = self.client.download_artifacts(version.run, "input_example.parquet", folder)
-                with mlflow.start_run(run_id=version.run):
-                    logged = _log_model(Path(model), Path(example))
             made = _version(
                 self.client.create_model_version(
-                    self.model, logged.model_uri, version.run, tags=dict(version.tags), model_id=logged.model_id
+                    self.model, logged.model_uri, run.info.run_id, tags=dict(tags), model_id=logged.model_id
                 )
             )
-        champion = self.champion()
-        if champion is not None and champion.number == version.number:
-            self.appoint(made)
-        logger.info("%s carries no code of its own; %s is the same model with it", version, made.number)
+        return made if anew else self._first(made)
+
+    def _first(self, made: Version) -> Version:
+        """Return the oldest version of a key, and remove the one just made where another process was first."""
+        same = [
+            each
+            for each in self.versions()
+            if each.tags.get(TRAINING_KEY) == made.tags[TRAINING_KEY] and DIGESTS_TAG in each.tags
+        ]
+        first = min(same, key=lambda each: int(each.number), default=made)
+        if int(first.number) < int(made.number):
+            logger.info("%s was registered by another process meanwhile; version %s goes", first, made.number)
+            with reachable(self.uri):
+                self.client.delete_model_version(self.model, made.number)
+            return first
         return made
 
     def _create_model(self) -> None:
@@ -325,6 +392,9 @@ class Registry:
             decision = "champion: the first version"
         elif champion.number == version.number:
             decision = "champion"
+        elif DIGESTS_TAG not in champion.tags:
+            self.appoint(version)
+            decision = f"champion: version {champion.number} was registered without digests, so nothing can score by it"
         else:
             better, reason = is_better(
                 self.predictions(version, "gate"), self.predictions(champion, "gate"), self.config
@@ -351,11 +421,13 @@ class Registry:
 
         Raises:
             UsageError: There was none before.
+            ModelError: It cannot be served, as `fetched` says; nothing is changed.
         """
         with reachable(self.uri):
             history = self._history()
             if not history:
                 raise UsageError(f"{self.model} has no earlier champion.", "Use `smp promote VERSION`.")
+            self.check(_version(self.client.get_model_version(self.model, history[-1])))
             self.client.set_registered_model_alias(self.model, CHAMPION, history[-1])
             self.client.set_registered_model_tag(self.model, _HISTORY, json.dumps(history[:-1]))
             return _version(self.client.get_model_version(self.model, history[-1]))
@@ -368,7 +440,7 @@ class Registry:
 def _log_model(folder: Path, example: Path) -> Any:
     """Log a saved model and the code that serves it to the active run."""
     predictor = Predictor.load(folder)
-    with served_code() as code:
+    with served_code(folder) as code:
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code.model),
@@ -378,6 +450,17 @@ def _log_model(folder: Path, example: Path) -> Any:
             input_example=pd.read_parquet(example),
             pip_requirements=requirements(predictor),
         )
+
+
+def _record_digests(logged: Any, work: Path) -> str:
+    """Log the digests of all that the active run holds of a model; return the SHA-256 of that record."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=f"{scratch}/model"))
+        files = [path for path in sorted(work.iterdir()) if path.is_file()]
+        written = Path(scratch) / DIGESTS
+        written.write_text(Digests.of(folder, files).as_json(), encoding="utf-8")
+        mlflow.log_artifact(str(written))
+        return digest_of(written.read_bytes())
 
 
 def existing(config: Config) -> Registry | None:
@@ -400,12 +483,14 @@ def promote(config: Config, version: str) -> str:
 
     Raises:
         UsageError: There is no such version.
+        ModelError: Its files are not those that were registered, or it is no model of this package.
     """
     registry = Registry(config)
     known = {each.number: each for each in registry.versions()}
     if version not in known:
         listed = ", ".join(sorted(known, key=int)) or "none"
         raise UsageError(f"{registry.model} has no version {version}.", f"Registered: {listed}.")
+    registry.check(known[version])
     before = registry.champion()
     registry.appoint(known[version])
     was = f" in place of version {before.number}" if before is not None and before.number != version else ""

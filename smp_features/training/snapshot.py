@@ -33,12 +33,15 @@ Columns = dict[str, NDArray[np.generic]]
 READER = "petastorm"
 """The library that reads; its version is one of those that decide a model."""
 
-EXPORT_VERSION = 3
+EXPORT_VERSION = 4
 """Part of the content key: raise it when the same table gives other files."""
 
 ROWS_PER_FILE = 20_000
 SNAPSHOTS = "snapshots"
 MANIFEST = "manifest.json"
+
+_SEAL = "sha256"
+"""The manifest's key for the digest of the rest of it."""
 
 _UNFINISHED_KEPT_S = 86_400.0
 _FORMERLY_UNFINISHED = ".unfinished"
@@ -63,6 +66,7 @@ class Snapshot:
         words: Columns of hashed words.
         dims: Vector column to its width.
         vocabularies: Category column to its sorted values; a row's code is the position there, −1 for null.
+        digests: File to its SHA-256 when it was exported.
     """
 
     folder: str
@@ -75,6 +79,7 @@ class Snapshot:
     words: tuple[str, ...]
     dims: dict[str, int]
     vocabularies: dict[str, list[str]]
+    digests: dict[str, str]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -141,23 +146,41 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
         .sortWithinPartitions("row_id")
     )
     numeric.write.parquet(files.at(prefix))
+    folder = _as_folder(files, prefix)
+    parquet = tuple(sorted(path.name for path in folder.glob("*.parquet")))
     snapshot = Snapshot(
-        folder="",
+        folder=str(folder),
         content_key=key,
         version=version,
         rows=len(ids),
         row_ids=set_hash(ids),
-        files=tuple(name for entry in files.list(prefix) if (name := entry.name.split("/")[-1]).endswith(".parquet")),
+        files=parquet,
         numbers=numbers,
         words=words,
         dims=dims,
         vocabularies=vocabularies,
+        digests={name: digest_file(folder / name) for name in parquet},
     )
+    files.put(f"{prefix}/{MANIFEST}", manifest_of(snapshot))
+    logger.info("exported snapshot=%s rows=%d version=%d", key, snapshot.rows, version)
+    return snapshot
+
+
+def manifest_of(snapshot: Snapshot) -> str:
+    """Return the manifest of a snapshot: its description, and the SHA-256 of that."""
     described = asdict(snapshot)
     del described["folder"]
-    files.put(f"{prefix}/{MANIFEST}", json.dumps(described, indent=1) + "\n")
-    logger.info("exported snapshot=%s rows=%d version=%d", key, snapshot.rows, version)
-    return load(_as_folder(files, prefix))
+    return json.dumps(described | {_SEAL: _seal(described)}, indent=1) + "\n"
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(described: Mapping[str, object]) -> str:
+    return hashlib.sha256(canonical_json(described).encode()).hexdigest()
 
 
 def remove_unfinished(lakehouse: Lakehouse) -> None:
@@ -193,10 +216,14 @@ def load(folder: Path) -> Snapshot:
     """Return the snapshot of a folder.
 
     Raises:
-        SnapshotError: The manifest cannot be read.
+        SnapshotError: The manifest cannot be read, was changed, or is of a version that recorded no digests.
     """
     try:
         described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if described.pop(_SEAL) != _seal(described):
+            raise SnapshotError(
+                f"The manifest of the snapshot {folder} was changed after it was exported.", _AGAIN.format(folder)
+            )
         described |= {name: tuple(described[name]) for name in ("files", "numbers", "words")}
         return Snapshot(folder=str(folder), **described)
     except (OSError, ValueError, TypeError, KeyError):
@@ -212,7 +239,9 @@ def set_hash(row_ids: NDArray[np.int64]) -> str:
 
 
 def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterator[Columns]:
-    """Read a snapshot once, through petastorm, a row group at a time; afterwards compare the row ids with its own.
+    """Read a snapshot once, through petastorm, a row group at a time, between two comparisons.
+
+    Before anything is read, each file is compared with its digest; afterwards, the row ids with the snapshot's own.
 
     Args:
         snapshot: What to read.
@@ -222,7 +251,7 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
         Arrays by column: float64 numbers (n,), int64 ids and codes (n,), int16 buckets (n, w), float32 vectors (n, d).
 
     Raises:
-        SnapshotError: A file is gone or cannot be read, or the rows read are not exactly those of the snapshot.
+        SnapshotError: A file is gone, was changed or cannot be read, or the rows read are not exactly the snapshot's.
     """
     # petastorm 0.12 reads through what pyarrow 14 deprecates, and says so on every file.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\..*")
@@ -232,9 +261,7 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
 
     wanted = snapshot.columns if columns is None else ("row_id", *columns)
     urls = [(Path(snapshot.folder) / name).absolute().as_uri() for name in snapshot.files]
-    gone = [name for name in snapshot.files if not (Path(snapshot.folder) / name).exists()]
-    if gone:
-        raise SnapshotError(f"Snapshot {snapshot.content_key} lost its file {gone[0]}.", _AGAIN.format(snapshot.folder))
+    check_files(snapshot)
     seen: list[NDArray[np.int64]] = []
     try:
         with make_batch_reader(
@@ -253,6 +280,25 @@ def stream(snapshot: Snapshot, columns: tuple[str, ...] | None = None) -> Iterat
             f"Snapshot {snapshot.content_key} cannot be read: {type(error).__name__}.", _AGAIN.format(snapshot.folder)
         ) from error
     verify(snapshot, np.concatenate(seen) if seen else np.empty(0, np.int64))
+
+
+def check_files(snapshot: Snapshot) -> None:
+    """Check that every file is the one that was exported: values can change under unchanged row ids.
+
+    Raises:
+        SnapshotError: One is gone, or has another SHA-256 than the manifest says.
+    """
+    for name in snapshot.files:
+        path = Path(snapshot.folder) / name
+        if not path.exists():
+            raise SnapshotError(
+                f"Snapshot {snapshot.content_key} lost its file {name}.", _AGAIN.format(snapshot.folder)
+            )
+        if digest_file(path) != snapshot.digests.get(name):
+            raise SnapshotError(
+                f"{name} of snapshot {snapshot.content_key} was changed after it was exported.",
+                _AGAIN.format(snapshot.folder),
+            )
 
 
 def verify(snapshot: Snapshot, row_ids: NDArray[np.int64]) -> None:

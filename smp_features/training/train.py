@@ -96,7 +96,7 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
         **results["fingerprints"],
     }
     with phases("record"):
-        registered = registry.publish(work, tags)
+        registered = registry.publish(work, tags, anew=force)
         decision = registry.settle(registered)
     shutil.rmtree(work)
     _forget_computed(lakehouse.files, run)

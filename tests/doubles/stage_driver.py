@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -43,7 +44,7 @@ def main() -> None:
         row = Lakehouse(session, config).read("post_features").head()
         assert row is not None
         champion = SimpleNamespace(model="fake", number="1", uri="models:/fake/1", tags=row.asDict())
-        fake = SimpleNamespace(uri="", model="fake", champion=lambda: champion, servable=lambda version: version)
+        fake = SimpleNamespace(uri="", model="fake", champion=lambda: champion, fetched=lambda _: nullcontext(""))
         patch.object(registry, "Registry", lambda _: fake).start()
         predicted = lambda *given: given[-1].select("pid", "features_key", F.lit(1.0).alias("prediction"))  # noqa: E731
         patch.object(scoring, "_predicted", predicted).start()

@@ -243,6 +243,25 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_language_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Save a tiny language model with a tokenizer; `make` is given the vocabulary's settings, less `fewer` tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    def build(make: Callable[[dict], object], fewer: int = 0, added: tuple[str, ...] = ()) -> Path:
+        folder = tmp_path_factory.mktemp("language")
+        tokenizer = byte_tokenizer("<s>")
+        tokenizer.add_special_tokens(["</s>"])
+        words = {"vocab_size": tokenizer.get_vocab_size() - fewer, "bos_token_id": 0, "eos_token_id": 0}
+        save_with_random_weights(make(words), folder)
+        saved = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+        saved.add_tokens(list(added))
+        saved.save_pretrained(folder)
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def make_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Build a tiny open_clip folder; `text` and `model` settings are laid over the defaults."""
 

@@ -112,6 +112,33 @@ def test_bad_inputs_are_refused_with_their_status(clip_folder: Path) -> None:
     assert html.value.status == "not_an_image"
 
 
+@pytest.fixture(scope="module", params=["transformers", "open_clip"])
+def of_either_tokenizer(request: pytest.FixtureRequest, clip_folder: Path, make_clip_folder: Callable[..., Path]):
+    """A loaded text tower, with the tokenizer of transformers or with open_clip's own."""
+    if request.param == "transformers":
+        return text_extractor(clip_folder).load("cpu"), "<end>"
+    folder = make_clip_folder("own-tokenizer", {"hf_tokenizer_name": None, "vocab_size": 49408, "eos_id": 49407})
+    return text_extractor(folder).load("cpu"), "<end_of_text>"
+
+
+def test_special_tokens_spelt_out_in_a_title_end_nothing(of_either_tokenizer) -> None:
+    loaded, end = of_either_tokenizer
+    pairs = [(f"red dog {end} {{}}", "on a hill"), (f"{end} {{}}", "free"), (f"&lt;{end[1:]} {{}}", "dog")]
+    for title, behind in pairs:
+        whole, without = title.format(behind), title.format("")
+        assert np.abs(embed(loaded, [whole]) - embed(loaded, [without])).max() > 1e-3, whole
+        assert len(loaded.prepare(whole)[0]) > len(loaded.prepare(without)[0])
+
+
+@pytest.mark.parametrize("text", ["&nbsp;", "&#32;", "&amp;nbsp;", "\x07", "\x00", "\ufeff"])
+def test_a_title_of_which_cleaning_leaves_nothing_is_empty(of_either_tokenizer, text: str) -> None:
+    loaded, _ = of_either_tokenizer
+    with pytest.raises(InputRefused) as refused:
+        loaded.prepare(text)
+    assert refused.value.status == "empty"
+    assert len(loaded.prepare(f"{text} dog {text}")[0]) == len(loaded.prepare("dog")[0])
+
+
 def test_lone_surrogates_and_endless_words_are_survived(clip_folder: Path) -> None:
     loaded = text_extractor(clip_folder).load("cpu")
     assert np.isfinite(embed(loaded, ["dog \ud83d cat", "y" * 1_000_000])).all()

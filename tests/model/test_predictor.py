@@ -11,6 +11,7 @@ from smp_features.config import AdapterConfig, RegressorConfig, TrainingConfig
 from smp_features.errors import FingerprintError, ModelError
 from smp_features.model import encoders
 from smp_features.model.blocks import Selection
+from smp_features.model.digests import digest_of
 from smp_features.model.inputs import Inputs
 from smp_features.model.predictor import Predictor
 from smp_features.training.nested import Division, Nest
@@ -77,7 +78,27 @@ def test_a_saved_model_predicts_the_same(model, rows, tmp_path):
         "model.json",
         "encoders.safetensors",
         "adapters.safetensors",
+        "manifest.json",
     }
+
+
+def test_a_file_that_was_changed_is_refused_before_any_library_reads_it(model, tmp_path, monkeypatch):
+    model.save(tmp_path / "model")
+    pristine = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    assert len(pristine) >= 5
+    for name, content in pristine.items():
+        for changed in (content[: len(content) // 2], content.replace(b"1", b"2"), b""):
+            (tmp_path / "model" / name).write_bytes(changed)
+            with monkeypatch.context() as unread, pytest.raises(ModelError, match=f"{name} of the model") as raised:
+                if name != "manifest.json":
+                    unread.setattr("lightgbm.Booster", lambda **_: pytest.fail("a booster was read"))
+                Predictor.load(tmp_path / "model", digest_of(pristine["manifest.json"]))
+            assert "\n" not in str(raised.value)
+        (tmp_path / "model" / name).unlink()
+        with pytest.raises(ModelError):
+            Predictor.load(tmp_path / "model")
+        (tmp_path / "model" / name).write_bytes(content)
+    assert Predictor.load(tmp_path / "model").inputs.columns == model.inputs.columns
 
 
 def test_a_row_scores_the_same_whatever_rows_come_with_it(model, rows):
@@ -131,9 +152,44 @@ def test_vectors_of_another_width_are_refused(model, rows):
         model.predict(frame)
 
 
-def test_a_missing_column_is_named(model, rows):
-    with pytest.raises(ModelError, match="event_hour"):
-        model.predict(frame_of(rows).drop(columns="event_hour"))
+def test_a_column_that_is_left_out_is_null(model, rows):
+    frame = frame_of(rows)
+    for name in INPUTS.columns:
+        left_out = model.predict(frame.drop(columns=name))
+        assert np.array_equal(left_out, model.predict(frame.assign(**{name: None}))), name
+        assert not np.array_equal(left_out, model.predict(frame)), f"{name} decides nothing here"
+    assert np.ptp(model.predict(frame[["event_hour", "clip_image_extractor"]])) >= 0
+    with pytest.raises(ModelError, match=r"None of the model's 4 columns is there"):
+        model.predict(frame[["clip_image_extractor"]])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("image_embedding", [np.nan] + [0.0] * (WIDTH - 1), "row 3: a vector with NaN or infinity"),
+        ("image_embedding", [0.0] * (WIDTH - 1) + [-np.inf], "row 3: a vector with NaN or infinity"),
+        ("image_embedding", [1e300] * WIDTH, "row 3: a vector with NaN or infinity"),
+        ("image_embedding", ["a"] * WIDTH, "row 3: a vector that holds something else than numbers"),
+        ("image_embedding", [0.0] * (WIDTH + 1), f"row 3: a vector of {WIDTH + 1} numbers where {WIDTH} are expected"),
+        ("event_hour", "noon", "event_hour holds something else than numbers"),
+        ("category", ["a"], "category holds something else than text"),
+    ],
+)
+def test_what_a_column_cannot_hold_is_refused_in_one_line(model, rows, column, value, said):
+    frame = frame_of(rows)
+    frame[column] = [value if row == 3 else given for row, given in enumerate(frame[column])]
+    with pytest.raises(ModelError) as raised, np.errstate(over="ignore"):
+        model.predict(frame)
+    assert said in str(raised.value) and column in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("buckets", [[9], [-2], [0.5, "x"], [65_536], [float("nan")]])
+def test_buckets_that_do_not_exist_are_refused(buckets):
+    inputs = Inputs(("event_hour",), {}, {}, buckets={"tag_buckets": 9})
+    good = pd.DataFrame({"event_hour": [1.0] * 3, "tag_buckets": [[0, 8], [], None]})
+    assert inputs.encode(good)["tag_buckets"][:, :2].tolist() == [[0, 8], [-1, -1], [-1, -1]]
+    with pytest.raises(ModelError, match="tag_buckets holds"):
+        inputs.encode(good.assign(tag_buckets=[[0, 8], buckets, None]))
 
 
 def test_no_rows_give_no_predictions(model, rows):

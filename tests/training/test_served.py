@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 from pyspark.sql import functions as F
 
-from smp_features.errors import FingerprintError, StageError, UsageError
+from smp_features.errors import FingerprintError, ModelError, StageError, UsageError
 from smp_features.scoring.evaluation import evaluate
 from smp_features.scoring.stage import score
 from smp_features.scoring.submission import write_submission
 from smp_features.stages import run_stage
+from smp_features.training.digests import DIGESTS_TAG
 from smp_features.training.registry import Registry
 from smp_features.training.train import train
 
@@ -207,24 +208,28 @@ def test_posts_of_a_condition_are_scored_labelled_ones_too(trained, scored):
     assert (nobody.outcome, nobody.wanted) == ("nothing_to_do", 0) and "there are no posts" in nobody.message
 
 
-def test_a_model_registered_without_its_code_is_registered_with_it_before_it_scores(make_lake, monkeypatch):
+def test_a_champion_that_was_changed_is_not_scored_with_and_one_without_digests_is_made_anew(make_lake, monkeypatch):
     lake = make_lake(labelled=120, unlabelled=10, seed=8, overrides=("training.leave_out=[]",))
-    log = mlflow.pyfunc.log_model
-    monkeypatch.setattr("mlflow.pyfunc.log_model", lambda **found: log(**found | {"code_paths": None}))
     train(lake.session, lake.config, run="run-1")
-    monkeypatch.undo()
     registry = Registry(lake.config)
-    old = registry.champion()
-    assert score(lake.session, lake.config, run="run-2").computed == 10
-    new = registry.champion()
-    assert (old.number, new.number) == ("1", "2") and (new.tags, new.run) == (old.tags, old.run)
+    before = lake.lakehouse.version("predictions")
+    [code] = Path(lake.config.root).glob("mlflow-artifacts/models/*/artifacts/served_model.py")
+    genuine = code.read_text()
+    code.write_text(genuine + "\nraise SystemExit('this code ran')\n")
+    with (
+        monkeypatch.context() as unread,
+        pytest.raises(ModelError, match=r"served_model\.py of .* version 1 was changed"),
+    ):
+        unread.setattr("mlflow.pyfunc.spark_udf", lambda *_, **__: pytest.fail("a model was loaded"))
+        score(lake.session, lake.config, run="run-2")
+    code.write_text(genuine)
+    registry.client.delete_model_version_tag(registry.model, "1", DIGESTS_TAG)
+    with pytest.raises(ModelError, match=r"version 1 was registered without digests.*Run `smp train`"):
+        score(lake.session, lake.config, run="run-3")
+    assert lake.lakehouse.version("predictions") == before
+    assert "champion: version 1 was registered without digests" in train(lake.session, lake.config, run="run-4").message
+    assert score(lake.session, lake.config, run="run-5").computed == 10
     assert set(predictions(lake)["model_version"]) == {"2"}
-    features = lake.lakehouse.read("post_features").where("split = 'test'").toPandas().sort_values("pid")
-    expected = registry.predictor(old).predict(features)
-    assert np.abs(predictions(lake)["prediction"].to_numpy() - expected).max() < 1e-9
-    assert train(lake.session, lake.config, run="run-3").outcome == "nothing_to_do"
-    assert score(lake.session, lake.config, run="run-4").outcome == "nothing_to_do"
-    assert registry.servable(new) == new and len(registry.versions()) == 2
 
 
 @pytest.mark.parametrize(

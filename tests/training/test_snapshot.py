@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +46,7 @@ def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
         WORDS,
         dict.fromkeys(VECTORS, WIDTH),
         {name: [] for name in CATEGORIES},
+        {},
     )
     for number, part in enumerate(ids):
         columns: dict[str, object] = {name: np.zeros(len(part)) for name in snapshot.columns}
@@ -57,7 +58,13 @@ def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
         buckets = [[int(row), -1] for row in part]
         columns |= {name: pa.array(buckets, pa.list_(pa.int32())) for name in WORDS}
         pq.write_table(pa.table(columns), folder / snapshot.files[number], row_group_size=7)
-    return snapshot
+    return sealed(snapshot)
+
+
+def sealed(snapshot: Snapshot) -> Snapshot:
+    """The same snapshot, as if its files had been exported as they are now."""
+    folder = Path(snapshot.folder)
+    return replace(snapshot, digests={name: snapshots.digest_file(folder / name) for name in snapshot.files})
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def test_rows_that_are_lost_are_noticed(snapshot):
     path = Path(snapshot.folder) / snapshot.files[0]
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(SnapshotError, match="holds 60 rows, and an epoch read 59"):
-        snapshots.read(snapshot)
+        snapshots.read(sealed(snapshot))
 
 
 def test_rows_that_come_twice_are_noticed(snapshot):
@@ -103,14 +110,44 @@ def test_another_row_in_place_of_one_is_noticed(snapshot):
     ids[0] = 999
     pq.write_table(table.set_column(table.schema.get_field_index("row_id"), "row_id", pa.array(ids)), path)
     with pytest.raises(SnapshotError, match="read 60, 60 of them distinct"):
+        snapshots.read(sealed(snapshot))
+
+
+@pytest.mark.parametrize("column", ["popularity", "image_embedding", "event_hour", "fold", "tag_buckets"])
+def test_values_that_changed_under_unchanged_ids_are_noticed_before_anything_is_read(snapshot, column, monkeypatch):
+    path = Path(snapshot.folder) / snapshot.files[1]
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    values[0], values[-1] = values[-1], [*values[0][:-1], 7] if isinstance(values[0], list) else values[0] + 1
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values, table[column].type)), path, row_group_size=7)
+    monkeypatch.setattr("petastorm.make_batch_reader", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(SnapshotError, match=r"part-1\.parquet of snapshot k was changed.*run `smp train` again"):
         snapshots.read(snapshot)
+
+
+def test_a_manifest_that_was_changed_is_noticed(snapshot):
+    written = json.loads(snapshots.manifest_of(snapshot))
+    folder = Path(snapshot.folder)
+    (folder / snapshots.MANIFEST).write_text(json.dumps(written))
+    assert snapshots.load(folder) == snapshot
+    for change in ({"version": 4}, {"vocabularies": {"category": ["b", "a"]}}, {"digests": {}}):
+        (folder / snapshots.MANIFEST).write_text(json.dumps(written | change))
+        with pytest.raises(SnapshotError, match="was changed after it was exported"):
+            snapshots.load(folder)
+    del written["sha256"]
+    (folder / snapshots.MANIFEST).write_text(json.dumps(written))
+    with pytest.raises(SnapshotError, match="cannot be read"):
+        snapshots.load(folder)
 
 
 def test_a_damaged_file_is_noticed(snapshot):
     path = Path(snapshot.folder) / snapshot.files[0]
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(SnapshotError):
+    with pytest.raises(SnapshotError, match=r"part-0\.parquet of snapshot k was changed"):
         snapshots.read(snapshot)
+    with pytest.raises(SnapshotError, match="cannot be read"):
+        snapshots.read(sealed(snapshot))
 
 
 def test_every_epoch_is_checked(snapshot):
@@ -118,8 +155,8 @@ def test_every_epoch_is_checked(snapshot):
     assert sum(len(chunk["row_id"]) for chunk in first) == 60 and set(first[0]) == {"row_id", "popularity"}
     path = Path(snapshot.folder) / snapshot.files[0]
     pq.write_table(pq.read_table(path).slice(3), path)
-    with pytest.raises(SnapshotError):
-        list(snapshots.stream(snapshot, ("popularity",)))
+    with pytest.raises(SnapshotError, match="read 57"):
+        list(snapshots.stream(sealed(snapshot), ("popularity",)))
 
 
 def test_a_manifest_that_cannot_be_read_says_what_to_do(tmp_path):
@@ -206,8 +243,7 @@ def test_a_snapshot_in_a_store_is_read_through_a_copy_on_this_machine(snapshot):
     lakehouse = _lakehouse_of(f"memory://lake-{uuid.uuid4().hex}")
     for name in snapshot.files:
         lakehouse.files.put(f"snapshots/k/{name}", Path(snapshot.folder) / name)
-    described = {name: value for name, value in asdict(snapshot).items() if name != "folder"}
-    lakehouse.files.put(f"snapshots/k/{snapshots.MANIFEST}", json.dumps(described))
+    lakehouse.files.put(f"snapshots/k/{snapshots.MANIFEST}", snapshots.manifest_of(snapshot))
     copy = snapshots.export(lakehouse, 3, "k")
     assert copy == replace(snapshot, folder=copy.folder) and copy.folder != snapshot.folder
     assert snapshots.read(copy)["row_id"].tolist() == list(range(60))
