@@ -98,6 +98,14 @@ def test_too_few_gate_users_decide_nothing(config, publish):
     assert champion(config) == "1"
 
 
+def test_a_champion_without_digests_makes_room_for_the_next_version(config, publish):
+    registry = Registry(config)
+    registry.settle(publish(0.5))
+    registry.client.delete_model_version_tag(registry.model, "1", registries.DIGESTS_TAG)
+    assert "version 1 was registered without digests" in registry.settle(publish(2.0))
+    assert champion(config) == "2"
+
+
 def test_a_decision_is_taken_once(config, publish):
     registry = Registry(config)
     registry.settle(publish(2.0))
