@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -196,6 +198,20 @@ def test_the_served_model_itself_refuses_data_that_were_changed(config, what):
     mlflow.set_tracking_uri(registry.uri)
     with pytest.raises(Exception, match=f"{path.name} of the model in .* was changed after it was"):
         mlflow.pyfunc.load_model(registry.champion().uri)
+
+
+@pytest.mark.parametrize("name", ["errors.py", "model/regressor.py", "model/added.py"])
+def test_code_that_was_changed_is_refused_before_it_is_imported(config, monkeypatch, name):
+    folder = folder_of(config)
+    [package] = (folder / "code").iterdir()
+    monkeypatch.syspath_prepend(str(folder / "code"))
+    for loaded in [each for each in sys.modules if each.split(".")[0] == package.name]:
+        monkeypatch.delitem(sys.modules, loaded)
+    path = package / name
+    path.write_text((path.read_text() if path.exists() else "") + "\nraise SystemExit('this code ran')\n")
+    with pytest.raises(RuntimeError, match=f"{name} of {package.name}, the code of this model, was changed"):
+        runpy.run_path(str(folder / "served_model.py"))
+    assert package.name not in sys.modules
 
 
 def test_a_digest_record_that_was_changed_is_refused(config):
