@@ -125,6 +125,7 @@ class Predictor:
             ],
             "low": self.regressor.low,
             "high": self.regressor.high,
+            "mean": self.regressor.mean,
             "fingerprints": dict(self.fingerprints),
         }
         (folder / "model.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
@@ -173,6 +174,7 @@ class Predictor:
                 ),
                 described["low"],
                 described["high"],
+                described["mean"],
             )
             return cls(
                 adapters=None

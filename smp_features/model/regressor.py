@@ -38,9 +38,10 @@ class Regressor:
     Attributes:
         inputs: The columns of `post_features` that it sees.
         encoders: Fitted on its training rows.
-        members: Those with a weight above zero.
+        members: Those with a weight above zero; none where nothing could be learned.
         low: Least training label; predictions are clipped to it.
         high: Greatest training label.
+        mean: Mean training label, which is predicted where there is no member.
     """
 
     inputs: Inputs
@@ -48,6 +49,7 @@ class Regressor:
     members: tuple[Member, ...]
     low: float
     high: float
+    mean: float
 
     def predict(
         self,
@@ -59,7 +61,7 @@ class Regressor:
         """Predict from columns and what the adapters made of them; (n,), clipped to the training labels' range."""
         features = matrix(self.inputs, self.encoders, rows, adapted, score)
         names = feature_names(self.inputs, self.encoders, score is not None)
-        blended = np.zeros(len(features))
+        blended = np.full(len(features), 0.0 if self.members else self.mean)
         if len(features):
             for member in self.members:
                 seen = columns_of(features, names, member.booster.names)

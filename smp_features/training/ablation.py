@@ -24,6 +24,7 @@ from smp_features.model.adapter_weights import Floats
 from smp_features.model.inputs import Columns, Inputs, Use
 from smp_features.progress import reporter
 from smp_features.training.adapter import Epoch
+from smp_features.training.experiment import check_rows
 from smp_features.training.nested import MEDIAN, Division, Nest, cross_fit, divisions_of, held_out_of, medians
 
 ALL = "all"
@@ -148,8 +149,9 @@ def run_ablation(
         `<split>/<table>/<cell>` each, null for rows not held out.
 
     Raises:
-        StageError: The rows cannot be divided so.
+        StageError: The rows cannot be divided so, or nothing can be learned of them.
     """
+    check_rows(rows)
     length = len(rows["fold"])
     fold, target = rows["fold"].astype(np.int64), rows["popularity"].astype(np.float64)
     users = rows["user"].astype(np.int64)

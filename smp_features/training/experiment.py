@@ -99,6 +99,27 @@ def inputs_of(config: Config, catalogue: Catalogue, snapshot: Snapshot, leave_ou
     )
 
 
+def check_rows(rows: Columns) -> None:
+    """Refuse rows of which nothing can be learned or validated.
+
+    Raises:
+        StageError: Too few users outside the gate, or all their labels are equal.
+    """
+    trained = rows["fold"].astype(np.int64) >= 0
+    users = len(np.unique(rows["user"][trained]))
+    if users < LEAST_USERS:
+        raise StageError(
+            f"The training set holds {int(trained.sum())} rows of {users} users outside the gate; "
+            f"at least {LEAST_USERS} users are needed.",
+            "Ingest more labelled posts.",
+        )
+    if np.ptp(rows["popularity"][trained].astype(np.float64)) == 0:
+        raise StageError(
+            "All labels of the training set are equal, so there is nothing to learn.",
+            "Ingest posts whose labels differ.",
+        )
+
+
 def run_experiment(
     rows: Columns,
     inputs: Inputs,
@@ -183,15 +204,8 @@ class _Work:
         self.users = rows["user"].astype(np.int64)
         self.length = len(self.target)
         self.trained = self.fold >= 0
+        check_rows(rows)
         count = len(np.unique(self.users[self.trained]))
-        if count < LEAST_USERS:
-            raise StageError(
-                f"The training set holds {int(self.trained.sum())} rows of {count} users outside the gate; "
-                f"at least {LEAST_USERS} users are needed.",
-                "Ingest more labelled posts.",
-            )
-        if np.ptp(self.target[self.trained]) == 0:
-            raise StageError("All labels of the training set are equal, so there is nothing to learn.")
         self.nest = Nest(rows, epochs, config.training)
         self.folds = identity_divisions(self.fold)
         self.final = final_division(self.fold)

@@ -16,7 +16,7 @@ from smp_features.model.boosters import SMALL
 from smp_features.model.encoders import ADAPTER_SCORE, feature_names, source_of
 from smp_features.model.inputs import Inputs
 from smp_features.model.regressor import Member, Regressor
-from smp_features.training.boosters import TRAINERS, Table
+from smp_features.training.boosters import TRAINERS, Table, unlearnable
 from smp_features.training.encoders import encode, fit_encoders
 
 METADATA_ONLY = "metadata"
@@ -32,6 +32,8 @@ def fit_regressor(
     seed: int,
 ) -> Regressor:
     """Fit encoders, choose rounds and weights on inner folds, and fit every booster on all rows.
+
+    Where no booster can learn anything, since all labels are equal or no column varies, the mean label is predicted.
 
     Args:
         inputs: Columns to use.
@@ -57,12 +59,16 @@ def fit_regressor(
     )
     seen = _columns_of_members(table.names, inputs.content, config.members)
     chosen = _choose(table, seen, folds, config, seed)
+    kept = {
+        name: each for name, each in chosen.items() if each[1] > 0 and unlearnable(table.columns(seen[name])) is None
+    }
+    whole = sum(weight for _, weight in kept.values())
     members = tuple(
-        Member(name, weight, rounds, TRAINERS[name].train(table.columns(seen[name]), rounds, config, seed))
-        for name, (rounds, weight) in chosen.items()
-        if weight > 0
+        Member(name, weight / whole, rounds, TRAINERS[name].train(table.columns(seen[name]), rounds, config, seed))
+        for name, (rounds, weight) in kept.items()
     )
-    return Regressor(inputs, encoders, members, float(target.min()), float(target.max()))
+    low, high = float(target.min()), float(target.max())
+    return Regressor(inputs, encoders, members, low, high, float(target.mean()))
 
 
 def blend(predictions: Sequence[Floats], target: Floats) -> Floats:
@@ -104,9 +110,11 @@ def _choose(
         watched = folds == fold
         learning, held_out = table.rows(~watched), table.rows(watched)
         for name, columns in seen.items():
-            best, made = TRAINERS[name].choose_rounds(
-                learning.columns(columns), held_out.columns(columns), config, seed
-            )
+            known, asked = learning.columns(columns), held_out.columns(columns)
+            if unlearnable(known) is None:
+                best, made = TRAINERS[name].choose_rounds(known, asked, config, seed)
+            else:
+                best, made = 1, np.full(len(asked.target), known.target.mean())
             rounds[name].append(best)
             predicted[name].append(made)
     actual = np.concatenate([table.target[folds == fold] for fold in inner])

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from smp_features.config import AdapterConfig, Config, RegressorConfig, TrainingConfig
+from smp_features.errors import StageError
 from smp_features.lake.schema import Schema
 from smp_features.model.inputs import Inputs
 from smp_features.splits import chronological
@@ -121,6 +122,19 @@ def test_groups_that_are_not_there_make_no_cell():
     assert [(cell.table, cell.name) for cell in cells(less, CONFIG.adapter, CATALOGUE)] == [
         ("left out", "all"), ("added", "median"), ("added", "metadata"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"popularity": np.full(N, 5.0)}, "All labels of the training set are equal"),
+        ({"user": np.arange(N) % 3, "fold": np.arange(N) % 3}, "of 3 users outside the gate; at least 10"),
+    ],
+)
+def test_rows_of_which_nothing_can_be_learned_are_one_line_before_anything_is_fitted(rows, monkeypatch, change, said):
+    monkeypatch.setattr(ablations, "cross_fit", lambda *_: pytest.fail("something was fitted"))
+    with pytest.raises(StageError, match=said):
+        run_ablation(rows | change, INPUTS, CONFIG, CATALOGUE, epochs_of(rows), ["identity"])
 
 
 def test_scores_and_differences_are_those_of_the_predictions(ablated, rows):

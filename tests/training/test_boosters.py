@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from smp_features.config import RegressorConfig
+from smp_features.errors import StageError
 from smp_features.model.boosters import KINDS
-from smp_features.training.boosters import TRAINERS, Table
+from smp_features.training.boosters import TRAINERS, Table, unlearnable
 
 CONFIG = RegressorConfig(rounds=200, early_stopping=10, learning_rate=0.1, catboost_learning_rate=0.1)
 BOTH = pytest.mark.parametrize("kind", ["lightgbm", "catboost"])
@@ -56,6 +57,67 @@ def test_the_planted_column_gains_most(kind):
 def test_same_seed_same_booster(kind):
     first, second = (TRAINERS[kind].train(table(), 30, CONFIG, 5).predict(table().features, 1) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def degenerate(kind: str, rows: int) -> Table:
+    whole = table(rows)
+    features, target = whole.features.copy(), whole.target.copy()
+    if kind == "equal labels":
+        target[:] = 5.0
+    if kind == "labels equal in float32":
+        target = 1e9 + np.arange(rows) * 1e-3
+    if kind == "constant columns":
+        features[:] = 1.0
+    if kind == "columns equal in float32":
+        features[:] = 1e9 + np.arange(rows)[:, None] * 1e-3
+    if kind == "missing columns":
+        features[:] = np.nan
+    return Table(features, whole.names, whole.categories, target)
+
+
+DEGENERATE = {
+    "equal labels": "all labels are equal",
+    "labels equal in float32": "all labels are equal",
+    "constant columns": "every column has one value in all rows",
+    "columns equal in float32": "every column has one value in all rows",
+    "missing columns": "every column has one value in all rows",
+}
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [5, 40])
+@pytest.mark.parametrize("what", DEGENERATE)
+def test_a_table_of_which_nothing_can_be_learned_is_told_in_one_line(kind, what, rows):
+    given, watched = degenerate(what, rows), table(rows)
+    assert unlearnable(given) == DEGENERATE[what]
+    for use in (
+        lambda: TRAINERS[kind].train(given, 5, CONFIG, 1),
+        lambda: TRAINERS[kind].choose_rounds(given, watched, CONFIG, 1),
+    ):
+        with pytest.raises(StageError, match=f"on {rows} rows: {DEGENERATE[what]}") as raised:
+            use()
+        assert "\n" not in str(raised.value)
+
+
+@BOTH
+def test_one_row_and_what_only_the_library_refuses_are_one_line_too(kind, monkeypatch):
+    one = table(8).rows(np.arange(8) == 0)
+    with pytest.raises(StageError, match="there is 1 row"):
+        TRAINERS[kind].train(one, 5, CONFIG, 1)
+    monkeypatch.setattr("smp_features.training.boosters.unlearnable", lambda _: None)
+    with pytest.raises(StageError, match="could not be fitted on 1 rows of 3 columns: ") as raised:
+        TRAINERS[kind].train(one, 5, CONFIG, 1)
+    assert "\n" not in str(raised.value)
+
+
+@BOTH
+@pytest.mark.parametrize("column", ["a gap", "one other value"])
+def test_a_column_that_hardly_varies_is_enough(kind, column):
+    features = np.ones((200, 3))
+    features[:20, 1] = np.nan if column == "a gap" else 2.0
+    some = Table(features, ("a", "b", "code"), frozenset({"code"}), np.where(np.arange(200) < 20, 3.0, 5.0))
+    assert unlearnable(some) is None
+    assert np.isfinite(TRAINERS[kind].train(some, 20, CONFIG, 1).predict(features, 1)).all()
 
 
 def test_choosing_rounds_always_says_how_many_threads_predict(monkeypatch):

@@ -78,3 +78,23 @@ def test_one_inner_fold_may_be_enough(rows):
 def test_rows_of_one_fold_are_refused(rows):
     with pytest.raises(StageError, match="nothing to watch"):
         fit_regressor(INPUTS, Selection.all(rows), rows["event_hour"], np.zeros(N, int), CONFIG, 1)
+
+
+@pytest.mark.parametrize("what", ["equal labels", "constant columns", "columns constant but for one fold"])
+def test_where_nothing_can_be_learned_the_mean_label_is_predicted(rows, what):
+    target = rows["event_hour"] + 6
+    folds = np.arange(N) % 3
+    constant = {"event_hour": np.ones(N), "caption_title_similarity": np.full(N, np.nan)}
+    if what == "columns constant but for one fold":
+        constant["event_hour"] = np.where(folds == 0, rows["event_hour"], 1.0)
+    if what == "equal labels":
+        constant, target = {}, np.full(N, 6.5)
+    given = rows | constant
+    config = CONFIG.model_copy(update={"members": ("lightgbm", "catboost", "metadata"), "target_prior_rows": None})
+    inputs = Inputs(("event_hour", "caption_title_similarity"), {}, {})
+    found = fit_regressor(inputs, Selection.all(given), target, folds, config, 1)
+    predicted = found.predict(given, None, None)
+    assert np.isfinite(predicted).all() and abs(predicted.mean() - target.mean()) < 1
+    if what != "columns constant but for one fold":
+        assert found.members == () and predicted == pytest.approx(target.mean())
+        assert found.importance() == {}
