@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from pyspark.sql import SparkSession
 
 from smp_features.config import Config
+from smp_features.lake.staging import running
 from smp_features.lake.tables import Lakehouse
+from smp_features.runs import new_run_id
+from smp_features.scratch import scratch_until_exit
+from smp_features.training import computed
 from smp_features.training import snapshot as snapshots
 from smp_features.training.ablation import run_ablation
 from smp_features.training.experiment import inputs_of
@@ -28,6 +31,11 @@ logger = logging.getLogger(__name__)
 ABLATION_KEY = "ablation_key"
 RESULTS = "ablation.json"
 PREDICTIONS = "ablation_predictions.parquet"
+_COMPUTED = "ablations"
+"""The area of staging that holds tables not yet recorded."""
+
+_RESUME = "What was computed is kept; run `smp ablate` again when the server is reachable, and it goes on from there."
+
 MEASURES = ("src", "mae", "bias", "delta_src", "delta_mae")
 
 
@@ -61,7 +69,8 @@ def ablate(
         force: Compute it even if there is such a run.
 
     Raises:
-        StageError: There is no training set, it cannot be used, or the tracking server is down.
+        StageError: There is no training set, it cannot be used, or the tracking server is down (nothing computed is
+            lost).
     """
     lakehouse, registry = Lakehouse(session, config), Registry(config)
     names = list(dict.fromkeys(splits or [config.training.split]))
@@ -70,6 +79,25 @@ def ablate(
     key = hash_of([content, training_recipe(config, lakehouse.catalogue), names])
     if not force and (found := next(find(registry, ABLATION_KEY, key), None)) is not None:
         return found
+    files, run, work = lakehouse.files, new_run_id(), scratch_until_exit("ablate")
+    with running(files, run):
+        before = None if force else computed.find(files, _COMPUTED, key)
+        if before is None:
+            _compute(lakehouse, config, version, content, names, work)
+            computed.keep(files, _COMPUTED, run, key, work)  # hours, which a tracking server that dies must not cost
+        else:
+            logger.info("ablate: the tables were computed before; only recording them is left")
+            files.fetch_folder(before, work)
+        results = json.loads((work / RESULTS).read_text(encoding="utf-8"))
+        recorded = _record(registry, key, results, work / PREDICTIONS)
+        computed.forget(files, _COMPUTED, run)
+    return Ablation(recorded, results, True)
+
+
+def _compute(
+    lakehouse: Lakehouse, config: Config, version: int, content: str, names: Sequence[str], work: Path
+) -> None:
+    """Write the results, which know nothing of MLflow's runs yet, and the predictions into a folder."""
     snapshot = snapshots.export(lakehouse, version, content)
     fingerprints = fingerprints_of(lakehouse, version)
     rows = snapshots.read(snapshot)
@@ -88,8 +116,8 @@ def ablate(
         "time_rules": config.features.time_rules,
     }
     posts = lakehouse.read("training_set", version).select("row_id", "pid", "uid").toPandas()
-    predictions = predictions.merge(posts, on="row_id", validate="one_to_one")
-    return Ablation(_record(registry, key, results, predictions), results, True)
+    predictions.merge(posts, on="row_id", validate="one_to_one").to_parquet(work / PREDICTIONS)
+    (work / RESULTS).write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def find(registry: Registry, tag: str, value: str) -> Iterator[Ablation]:
@@ -141,10 +169,13 @@ def _change(interval: Mapping[str, Any] | None) -> str | None:
     return f"{interval['value']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]{noise}"
 
 
-def _record(registry: Registry, key: str, results: dict[str, Any], predictions: pd.DataFrame) -> str:
+def _record(registry: Registry, key: str, results: dict[str, Any], predictions: Path) -> str:
     """Log the table as one run and its cells as runs below it; note the cells' runs in the results."""
     client, common = registry.client, _tags(key, results)
-    with reachable(registry.uri):
+    with reachable(registry.uri, _RESUME):
+        cut_off = f"tags.{ABLATION_KEY} = '{key}' and attributes.status = 'RUNNING'"
+        for other in client.search_runs([registry.experiment], cut_off):
+            client.set_terminated(other.info.run_id, RunStatus.to_string(RunStatus.KILLED))
         parent = client.create_run(registry.experiment, tags=common | {"kind": "ablation"}, run_name="ablation")
         run = str(parent.info.run_id)
         client.log_batch(run, params=[Param(name, value) for name, value in parameters(registry.config).items()])
@@ -172,8 +203,7 @@ def _record(registry: Registry, key: str, results: dict[str, Any], predictions: 
             written = Path(folder) / RESULTS
             written.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             client.log_artifact(run, str(written))
-            predictions.to_parquet(Path(folder) / PREDICTIONS)
-            client.log_artifact(run, str(Path(folder) / PREDICTIONS))
+        client.log_artifact(run, str(predictions))
         client.set_terminated(run, RunStatus.to_string(RunStatus.FINISHED))
     return run
 

@@ -18,12 +18,12 @@ from pyspark.sql import functions as F
 from smp_features.catalogue import Catalogue
 from smp_features.config import Config
 from smp_features.errors import StageError
-from smp_features.lake.files import MARKER, Store
-from smp_features.lake.staging import ALIVE, STAGING, staged
+from smp_features.lake.staging import staged
 from smp_features.lake.tables import Lakehouse, canonical_json
 from smp_features.model.predictor import fingerprint_columns
 from smp_features.runs import Phases, Summary
 from smp_features.scratch import scratch_until_exit
+from smp_features.training import computed
 from smp_features.training import snapshot as snapshots
 from smp_features.training.adapter import Arrays, Epoch
 from smp_features.training.experiment import inputs_of, run_experiment
@@ -37,7 +37,9 @@ CODE_VERSION = 3
 """Raised whenever this package trains differently on the same rows and configuration; models are then made anew."""
 
 LIBRARIES = ("numpy", "pandas", "scipy", "scikit-learn", "torch", "lightgbm", "catboost", snapshots.READER)
-_COMPUTED = f"{STAGING}/models"
+_COMPUTED = "models"
+"""The area of staging that holds models not yet registered."""
+
 _REMAKE = "Run `smp features`, then `smp training-set`, for one configuration."
 
 
@@ -76,14 +78,14 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
         return _nothing_to_do(registry, found, version, phases)
 
     work = scratch_until_exit("train") / "model"
-    computed = None if force else _computed_before(lakehouse.files, training_key)
-    if computed is None:
+    before = None if force else computed.find(lakehouse.files, _COMPUTED, training_key)
+    if before is None:
         _compute(lakehouse, config, version, content, training_key, work, phases)
         with phases("stage"):  # so that nothing computed is lost while the tracking server is down
-            lakehouse.files.put_folder(f"{_COMPUTED}/{run}/{training_key}", work)
+            computed.keep(lakehouse.files, _COMPUTED, run, training_key, work)
     else:
         logger.info("train: the model was computed before; only recording and registering are left")
-        lakehouse.files.fetch_folder(computed, work)
+        lakehouse.files.fetch_folder(before, work)
     results = json.loads((work / "results.json").read_text(encoding="utf-8"))
     tags = {
         TRAINING_KEY: training_key,
@@ -99,7 +101,7 @@ def train(session: SparkSession, config: Config, *, run: str, force: bool = Fals
         registered = registry.publish(work, tags, anew=force)
         decision = registry.settle(registered)
     shutil.rmtree(work)
-    _forget_computed(lakehouse.files, run)
+    computed.forget(lakehouse.files, _COMPUTED, run)
     rows = sum(results["rows"][name] for name in ("labelled", "gate"))
     return Summary(
         "train",
@@ -197,20 +199,6 @@ def _compute(
         if made.pairs is not None:
             made.pairs.save(work / PAIR_ADAPTERS)
         write_figures(results, made.out_of_fold, work / "figures")
-
-
-def _computed_before(files: Store, training_key: str) -> str | None:
-    """Return where an earlier run left this very model, computed and not registered."""
-    markers = [entry.name for entry in files.list(_COMPUTED) if entry.name.endswith(f"/{training_key}{MARKER}")]
-    return markers[-1].removesuffix(MARKER) if markers else None
-
-
-def _forget_computed(files: Store, run: str) -> None:
-    """Remove models that wait to be registered, now that one is: this run's, and those of runs that are over."""
-    names = [entry.name for entry in files.list(STAGING)]
-    for other in {name.split("/")[2] for name in names if name.startswith(_COMPUTED + "/")}:
-        if other == run or f"{STAGING}/{other}{ALIVE}" not in names:
-            files.delete_prefix(f"{_COMPUTED}/{other}")
 
 
 def epochs_of(snapshot: snapshots.Snapshot, rows: snapshots.Columns, columns: Sequence[str]) -> Epoch:

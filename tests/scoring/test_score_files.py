@@ -36,11 +36,29 @@ def lines(form, header=""):
         ("s.csv", lines("{score},{pid}", "prediction,pid\n")),
         ("s.csv", lines("{pid},{score}", "\ufeffpid,popularity\n")),
         ("s.csv", lines("{pid},{score}") + "\n"),
+        ("s.json", [{"post_id": int(pid), "popularity_score": str(s)} for pid, s in SCORES.items()]),
+        ("s.json", {"result": [{"popularity_score": s, "post_id": float(pid)} for pid, s in SCORES.items()]}),
+        ("s.csv", lines("post{pid}.0,{score}", "post_id,popularity_score\r\n")),
     ],
-    ids=["submission", "truth", "mapping", "challenge csv", "other order", "byte-order mark", "no header"],
+    ids=[
+        "submission", "truth", "mapping", "challenge csv", "other order", "byte-order mark", "no header",
+        "entries alone", "ids as numbers", "ids as decimals",
+    ],
 )  # fmt: skip
 def test_every_form_is_read_alike(written, name, content):
     assert read_scores(written(name, content)) == SCORES
+
+
+def test_labels_in_quotes_and_paths_of_windows_are_read(written):
+    written("test_img_filepath.txt", "\r\n".join(f"test\\1@N1\\{pid}.jpg" for pid in SCORES))
+    assert read_scores(written("test_label.txt", "\n".join(f'"{score}"' for score in SCORES.values()))) == SCORES
+
+
+def test_a_file_in_another_encoding_is_told_as_such(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_bytes(lines("{pid},{score}").encode("utf-16"))
+    with pytest.raises(SourceError, match=r"s\.csv is not UTF-8 text"):
+        read_scores(path)
 
 
 def test_label_lines_take_their_posts_from_the_paths_beside_them(written):
@@ -55,11 +73,19 @@ def test_label_lines_take_their_posts_from_the_paths_beside_them(written):
         ("twice.json", '{"1": 2, "1": 3}', r"states 1 post \(1\) twice"),
         ("nan.csv", "post1,nan\n2,inf\n3,1\n4,\n5,high\n", r"no finite score for 4 posts \(1, 2, 4 …\)"),
         ("true.json", '{"1": true, "2": NaN}', r"no finite score for 2 posts \(1, 2\)"),
-        ("wide.csv", "a,b,c\n1,2,3\n", "unknown column 'a'"),
+        ("wide.csv", "a,b,c\n1,2,3\n", "has 3 columns: a, b, c"),
+        ("unknown.csv", "a,score\n1,2\n", "unknown column 'a'"),
+        ("index.csv", ",post_id,popularity_score\n0,1,2\n", r"has 3 columns: \(no name\), post_id"),
+        ("semicolon.csv", "post_id;popularity_score\n1;3.1\n", "line 1: a semicolon where a comma should stand"),
+        ("comma.csv", "1;3,1\n", "line 1: a semicolon"),
+        ("tab.csv", "post_id,popularity_score\n1\t3.1\n", "line 2: a tab"),
+        ("decimals.csv", '1,"3,1"\n', "line 1: a comma within a number"),
+        ("rounded.csv", "1.00E+03,3.1\n", r"names a post 1\.00E\+03, which a spreadsheet has rounded"),
+        ("spellings.csv", "post1,2\n1.0,3\n", r"states 1 post \(1\) twice"),
         ("typo.csv", "post_id,populartiy_score\n1,2\n", "Did you mean 'popularity_score'"),
-        ("both.csv", "pid,popularity,prediction\n1,2,3\n", "columns pid, popularity, prediction"),
+        ("both.csv", "pid,popularity,prediction\n1,2,3\n", "3 columns: pid, popularity, prediction"),
         ("third.csv", "pid,popularity\n1,2,3\n", "line 2: 3 columns"),
-        ("entry.json", {"result": [{"post_id": "1", "score": 2}]}, "entry 1 of result has no popularity_score"),
+        ("entry.json", {"result": [{"post_id": "1", "score": 2}]}, "entry 1 has no popularity_score"),
         ("nobody.csv", ",2\n", "score 1 belongs to no post"),
         ("empty.csv", "", "no scores"),
         ("broken.json", "{", "not a file of scores"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -31,6 +33,9 @@ CONFIG = TrainingConfig(
     adapter=AdapterConfig(min_steps=20),
     regressor=RegressorConfig(rounds=60, learning_rate=0.1, early_stopping=10, pca_components=3, adapted_components=2),
 )
+
+
+QUICKEST = CONFIG.model_copy(update={"bootstrap": 100, "regressor": CONFIG.regressor.model_copy(update={"rounds": 3})})
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +219,30 @@ def test_a_booster_sees_only_the_forms_it_is_given(rows):
     assert projections("adapted image instead of raw") == {
         "image_embedding_adapted", "caption_embedding", "title_embedding",
     }  # fmt: skip
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("dies_at", ["create_run", "log_artifact", "set_terminated"])
+def test_a_store_that_dies_at_the_end_costs_no_table(lake, rows, monkeypatch, dies_at):
+    registry = Registry(lake.config)
+    made, _ = run_ablation(rows, INPUTS, QUICKEST, CATALOGUE, epochs_of(rows), ["identity"])
+    frame = lake.lakehouse.read("training_set").select("row_id").toPandas().assign(fold=0)
+    monkeypatch.setattr("smp_features.training.ablate.run_ablation", lambda *_: (copy.deepcopy(made), frame))
+    config = lake.config.model_copy(update={"training": lake.config.training.model_copy(update={"seed": len(dies_at)})})
+
+    def dies(*_: object, **__: object) -> None:
+        raise OSError("connection lost")
+
+    with monkeypatch.context() as broken, pytest.raises(StageError, match=r"connection lost.*run `smp ablate` again"):
+        broken.setattr(f"mlflow.tracking.MlflowClient.{dies_at}", dies)
+        ablate(lake.session, config)
+    monkeypatch.setattr("smp_features.training.ablate.run_ablation", lambda *_: pytest.fail("computed again"))
+    resumed = ablate(lake.session, config)
+    assert resumed.made_now and len(resumed.results["splits"]["identity"]) == len(made["splits"]["identity"])
+    assert ablate(lake.session, config).run == resumed.run
+    assert lake.lakehouse.files.list("staging/ablations") == []
+    running = registry.client.search_runs([registry.experiment], "attributes.status = 'RUNNING'")
+    assert [run.info.run_id for run in running] == []
 
 
 @pytest.mark.spark
