@@ -26,6 +26,14 @@ FAMILIES = {
 }
 """The transformers class for each `model_type` that can caption."""
 
+_KEPT = (
+    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
+    *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
+    *("min_length", "min_new_tokens", "repetition_penalty", "no_repeat_ngram_size"),
+)
+_KEPT_FOR_BEAMS = ("length_penalty", "early_stopping")
+"""Settings of a model's files by which the best caption is told from others."""
+
 # Resizing by torchvision and by Pillow differs in the last bits, so which of the two is named, not left to chance.
 IMAGE_BACKEND = "torchvision"
 
@@ -143,7 +151,7 @@ class CaptionExtractor(Extractor):
                 _keep_decoder_in_float32(model)
             model = for_inference(model, target)
             prompt = _prompt_inputs(family, processor, model.config, self.prompt, self.files)
-        _drop_sampling_settings(model)
+        _keep_what_decides_a_caption(model, self.num_beams)
         inputs = {name: torch.as_tensor(value).to(target) for name, value in prompt.items()}
         return LoadedCaptioner(model, processor, inputs, family, self)
 
@@ -159,7 +167,19 @@ class CaptionExtractor(Extractor):
                 f"'{self.files.id}' ({self.files.setting}) follows instructions and was given none.",
                 f"Set {self.files.section}.prompt, for example 'Write a short description of the image.'",
             )
+        if family == "blip":
+            self._check_end_token()
         return str(family)
+
+    def _check_end_token(self) -> None:
+        """Refuse several end tokens, of which BLIP's own code takes one."""
+        end = (read_config(self.files).get("text_config") or {}).get("eos_token_id")
+        if end is not None and not isinstance(end, int):
+            raise ModelError(
+                f"'{self.files.id}' ({self.files.setting}) has text_config.eos_token_id {end} in config.json, and a "
+                "captioner of type blip has one end token.",
+                "Set the number of the token that ends a caption in a copy of the model.",
+            )
 
 
 class LoadedCaptioner:
@@ -267,13 +287,17 @@ def _prompt_inputs(family: str, processor: Any, config: Any, prompt: str | None,
     return inputs
 
 
-def _drop_sampling_settings(model: Any) -> None:
-    """Reset what only sampling uses, so that greedy decoding does not complain about it with every batch."""
-    for generation in {id(part): part for part in _generation_configs(model)}.values():
-        generation.do_sample = False
-        generation.temperature = generation.top_p = generation.top_k = generation.typical_p = None
+def _keep_what_decides_a_caption(model: Any, num_beams: int) -> None:
+    """Leave of a model's own generation settings those that say which caption is best, its tokens and its lengths.
 
+    What else its files ask for would sample, stop by the clock, return several captions for a picture or something else
+    than captions, look for a second model or for code on the hub.
+    """
+    from transformers import GenerationConfig
 
-def _generation_configs(model: Any) -> list[Any]:
-    parts = [model, getattr(model, "text_decoder", None), getattr(model, "language_model", None)]
-    return [part.generation_config for part in parts if getattr(part, "generation_config", None) is not None]
+    names = _KEPT if num_beams == 1 else (*_KEPT, *_KEPT_FOR_BEAMS)
+    for part in (model, getattr(model, "text_decoder", None), getattr(model, "language_model", None)):
+        found = getattr(part, "generation_config", None)
+        if found is not None:
+            kept = {name: value for name in names if (value := getattr(found, name, None)) is not None}
+            part.generation_config = GenerationConfig(**kept)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,54 @@ def test_instructblip_captions_equal_the_librarys(instructblip_folder: Path, pic
     found = captions(instructblip_folder, pictures, prompt=PROMPT)
     whole = by_transformers_alone(instructblip_folder, pictures, PROMPT)
     assert found == [caption.removeprefix(PROMPT).strip() for caption in whole]
+
+
+ASKED_FOR = {
+    "several captions": {"num_return_sequences": 3, "num_beams": 3},
+    "an object": {"return_dict_in_generate": True, "output_scores": True},
+    "the clock": {"max_time": 1e-6},
+    "a shorter caption": {"max_length": 3},
+    "sampling": {"do_sample": True, "temperature": 5.0, "top_p": 0.9},
+    "code of the hub": {"penalty_alpha": 0.6, "top_k": 4},
+    "one picture at a time": {"prompt_lookup_num_tokens": 3},
+    "a tokenizer": {"stop_strings": ["dog"]},
+    "a negative prompt": {"guidance_scale": 1.5},
+    "its own number of beams": {"num_beams": 5, "length_penalty": 2.0, "early_stopping": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "beams"),
+    [
+        *((where, what, 1) for where in ("blip's decoder", "blip2's file") for what in ASKED_FOR),
+        *(("blip's decoder", what, 3) for what in ("several captions", "the clock", "its own number of beams")),
+        ("blip's file", "an object", 1),
+    ],
+)
+def test_what_a_models_files_ask_of_generation_leaves_one_caption_for_each_picture(
+    blip_folder: Path, blip2_folder: Path, pictures: list[bytes], tmp_path: Path, where: str, what: str, beams: int
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(blip2_folder if where == "blip2's file" else blip_folder, folder)
+    path = folder / ("config.json" if where == "blip's decoder" else "generation_config.json")
+    described = json.loads(path.read_text()) if path.exists() else {}
+    (described["text_config"] if where == "blip's decoder" else described).update(ASKED_FOR[what])
+    path.write_text(json.dumps(described))
+    plain = captions(blip2_folder if where == "blip2's file" else blip_folder, pictures, num_beams=beams)
+    found = captions(folder, pictures, num_beams=beams)
+    assert len(found) == len(pictures) and set(map(type, found)) == {str}
+    if beams == 1 or "length_penalty" not in ASKED_FOR[what]:
+        assert found == plain
+
+
+def test_a_blip_with_several_end_tokens_is_refused(blip_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(blip_folder, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    described = json.loads(path.read_text())
+    described["text_config"]["eos_token_id"] = [2, 6]
+    path.write_text(json.dumps(described))
+    with pytest.raises(ModelError, match=r"eos_token_id \[2, 6\]"):
+        extractor(tmp_path / "model").check()
 
 
 def test_instructblip_without_an_instruction_is_refused(instructblip_folder: Path) -> None:
