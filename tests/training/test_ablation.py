@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import json
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from smp_features.errors import StageError
 from smp_features.lake.schema import Schema
 from smp_features.model.inputs import Inputs
 from smp_features.splits import chronological
+from smp_features.training import ablate as ablates
 from smp_features.training import ablation as ablations
 from smp_features.training.ablate import ablate, find, newest_by_split, table
 from smp_features.training.ablation import cells, run_ablation
@@ -33,9 +36,6 @@ CONFIG = TrainingConfig(
     adapter=AdapterConfig(min_steps=20),
     regressor=RegressorConfig(rounds=60, learning_rate=0.1, early_stopping=10, pca_components=3, adapted_components=2),
 )
-
-
-QUICKEST = CONFIG.model_copy(update={"bootstrap": 100, "regressor": CONFIG.regressor.model_copy(update={"rounds": 3})})
 
 
 @pytest.fixture(scope="module")
@@ -222,30 +222,6 @@ def test_a_booster_sees_only_the_forms_it_is_given(rows):
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("dies_at", ["create_run", "log_artifact", "set_terminated"])
-def test_a_store_that_dies_at_the_end_costs_no_table(lake, rows, monkeypatch, dies_at):
-    registry = Registry(lake.config)
-    made, _ = run_ablation(rows, INPUTS, QUICKEST, CATALOGUE, epochs_of(rows), ["identity"])
-    frame = lake.lakehouse.read("training_set").select("row_id").toPandas().assign(fold=0)
-    monkeypatch.setattr("smp_features.training.ablate.run_ablation", lambda *_: (copy.deepcopy(made), frame))
-    config = lake.config.model_copy(update={"training": lake.config.training.model_copy(update={"seed": len(dies_at)})})
-
-    def dies(*_: object, **__: object) -> None:
-        raise OSError("connection lost")
-
-    with monkeypatch.context() as broken, pytest.raises(StageError, match=r"connection lost.*run `smp ablate` again"):
-        broken.setattr(f"mlflow.tracking.MlflowClient.{dies_at}", dies)
-        ablate(lake.session, config)
-    monkeypatch.setattr("smp_features.training.ablate.run_ablation", lambda *_: pytest.fail("computed again"))
-    resumed = ablate(lake.session, config)
-    assert resumed.made_now and len(resumed.results["splits"]["identity"]) == len(made["splits"]["identity"])
-    assert ablate(lake.session, config).run == resumed.run
-    assert lake.lakehouse.files.list("staging/ablations") == []
-    running = registry.client.search_runs([registry.experiment], "attributes.status = 'RUNNING'")
-    assert [run.info.run_id for run in running] == []
-
-
-@pytest.mark.spark
 def test_every_cell_is_a_run_and_the_same_table_is_not_made_twice(lake, monkeypatch):
     first = ablate(lake.session, lake.config)
     registry = Registry(lake.config)
@@ -277,3 +253,32 @@ def test_every_cell_is_a_run_and_the_same_table_is_not_made_twice(lake, monkeypa
         return [{k: v for k, v in cell.items() if k != "run"} for cell in results["splits"]["identity"]]
 
     assert plain(forced.results) == plain(first.results)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("dies_at", ["create_run", "log_artifact"])
+def test_a_store_that_dies_at_the_end_costs_no_table(lake, ablated, monkeypatch, dies_at):
+    registry = Registry(lake.config)
+    results = {"splits": {"identity": ablated[0]["splits"]["identity"][:2]}}
+    made = results | {"versions": {"training_set": 1}, "snapshot": "s", "fingerprints": {}, "time_rules": "strict"}
+
+    def computed(*arguments) -> None:
+        (arguments[-1] / ablates.RESULTS).write_text(json.dumps(made))
+        (arguments[-1] / ablates.PREDICTIONS).write_bytes(b"a table")
+
+    monkeypatch.setattr(ablates, "_compute", computed)
+    training = lake.config.training.model_copy(update={"seed": len(dies_at)})
+    config = lake.config.model_copy(update={"training": training})
+    with monkeypatch.context() as broken, pytest.raises(StageError, match=r"connection lost.*run `smp ablate` again"):
+        broken.setattr(f"mlflow.tracking.MlflowClient.{dies_at}", Mock(side_effect=OSError("connection lost")))
+        ablate(lake.session, config)
+    monkeypatch.setattr(ablates, "_compute", lambda *_: pytest.fail("computed again"))
+    resumed = ablate(lake.session, config)
+    assert resumed.made_now and [each["cell"] for each in resumed.results["splits"]["identity"]] == [
+        each["cell"] for each in made["splits"]["identity"]
+    ]
+    kept = registry.client.download_artifacts(resumed.run, ablates.PREDICTIONS)
+    assert Path(kept).read_bytes() == b"a table"
+    assert ablate(lake.session, config).run == resumed.run
+    assert lake.lakehouse.files.list("staging/ablations") == []
+    assert registry.client.search_runs([registry.experiment], "attributes.status = 'RUNNING'") == []
