@@ -298,6 +298,6 @@ def _keep_what_decides_a_caption(model: Any, num_beams: int) -> None:
     names = _KEPT if num_beams == 1 else (*_KEPT, *_KEPT_FOR_BEAMS)
     for part in (model, getattr(model, "text_decoder", None), getattr(model, "language_model", None)):
         found = getattr(part, "generation_config", None)
-        if found is not None:
+        if part is not None and found is not None:
             kept = {name: value for name in names if (value := getattr(found, name, None)) is not None}
             part.generation_config = GenerationConfig(**kept)
