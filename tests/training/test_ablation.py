@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,6 +14,7 @@ from scipy.stats import spearmanr
 
 from smp_features.config import AdapterConfig, Config, RegressorConfig, TrainingConfig
 from smp_features.errors import StageError
+from smp_features.lake.files import open_store
 from smp_features.lake.schema import Schema
 from smp_features.model.inputs import Inputs
 from smp_features.splits import chronological
@@ -255,30 +258,31 @@ def test_every_cell_is_a_run_and_the_same_table_is_not_made_twice(lake, monkeypa
     assert plain(forced.results) == plain(first.results)
 
 
-@pytest.mark.spark
 @pytest.mark.parametrize("dies_at", ["create_run", "log_artifact"])
-def test_a_store_that_dies_at_the_end_costs_no_table(lake, ablated, monkeypatch, dies_at):
-    registry = Registry(lake.config)
-    results = {"splits": {"identity": ablated[0]["splits"]["identity"][:2]}}
-    made = results | {"versions": {"training_set": 1}, "snapshot": "s", "fingerprints": {}, "time_rules": "strict"}
+def test_a_store_that_dies_at_the_end_costs_no_table(ablated, mlflow_store, tmp_path, monkeypatch, dies_at):
+    shutil.copy(mlflow_store, tmp_path / "mlflow.db")
+    config = Config(root=str(tmp_path))
+    registry, files = Registry(config), open_store(config.root)
+    cells_of = ablated[0]["splits"]["identity"][:2]
+    made = {"splits": {"identity": cells_of}, "versions": {"training_set": 1}, "snapshot": "s"}
 
     def computed(*arguments) -> None:
-        (arguments[-1] / ablates.RESULTS).write_text(json.dumps(made))
+        (arguments[-1] / ablates.RESULTS).write_text(json.dumps(made | {"fingerprints": {}, "time_rules": "strict"}))
         (arguments[-1] / ablates.PREDICTIONS).write_bytes(b"a table")
 
+    lakehouse = SimpleNamespace(version=lambda _: 1, catalogue=CATALOGUE, files=files)
+    monkeypatch.setattr(ablates, "Lakehouse", lambda *_: lakehouse)
+    monkeypatch.setattr(ablates.snapshots, "content_key", lambda *_: "s")
     monkeypatch.setattr(ablates, "_compute", computed)
-    training = lake.config.training.model_copy(update={"seed": len(dies_at)})
-    config = lake.config.model_copy(update={"training": training})
     with monkeypatch.context() as broken, pytest.raises(StageError, match=r"connection lost.*run `smp ablate` again"):
         broken.setattr(f"mlflow.tracking.MlflowClient.{dies_at}", Mock(side_effect=OSError("connection lost")))
-        ablate(lake.session, config)
+        ablate(None, config)
     monkeypatch.setattr(ablates, "_compute", lambda *_: pytest.fail("computed again"))
-    resumed = ablate(lake.session, config)
-    assert resumed.made_now and [each["cell"] for each in resumed.results["splits"]["identity"]] == [
-        each["cell"] for each in made["splits"]["identity"]
-    ]
+    resumed = ablate(None, config)
+    assert resumed.made_now
+    assert [each["cell"] for each in resumed.results["splits"]["identity"]] == [each["cell"] for each in cells_of]
     kept = registry.client.download_artifacts(resumed.run, ablates.PREDICTIONS)
     assert Path(kept).read_bytes() == b"a table"
-    assert ablate(lake.session, config).run == resumed.run
-    assert lake.lakehouse.files.list("staging/ablations") == []
+    assert ablate(None, config).run == resumed.run
+    assert files.list("staging/ablations") == []
     assert registry.client.search_runs([registry.experiment], "attributes.status = 'RUNNING'") == []
