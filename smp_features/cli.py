@@ -92,7 +92,7 @@ def generate(
 
 
 @app.command()
-@configured(limit=True)
+@configured(reads_source=True)
 def run(config: Config) -> None:
     """Run every stage in order; running it again continues where it was, or finds nothing to do."""
     from smp_features.preflight import check_before_writing
@@ -107,7 +107,7 @@ def run(config: Config) -> None:
 
 
 @app.command()
-@configured(limit=True)
+@configured(reads_source=True)
 def ingest(
     config: Config,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the source, say what was found, write nothing.")] = (

@@ -55,6 +55,10 @@ class SourceConfig(_Frozen):
         known_at: Time rules for what the source does not date.
         limit: Read only this many posts of each split (a pilot); null reads all.
         max_refused_share: Fail ingest when a larger share of source rows is quarantined.
+        max_removed_share: Refuse a source that lacks a larger share of the stored posts, or of their pictures, when it
+            is more than one of them.
+        allow_removal: Take a source as it is although posts, pictures or fields are gone from it; `--allow-removal`.
+        without: Fields that this source never had, as its files would call them, such as `canbuypro`.
     """
 
     kind: str = "smpd"
@@ -62,6 +66,9 @@ class SourceConfig(_Frozen):
     known_at: KnownAtRules = KnownAtRules()
     limit: int | None = Field(default=None, ge=1, le=10**12)
     max_refused_share: float = Field(default=0.05, ge=0, le=1)
+    max_removed_share: float = Field(default=0.05, ge=0, le=1)
+    allow_removal: bool = False
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

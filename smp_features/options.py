@@ -31,6 +31,10 @@ def configure(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="Only the first N posts of each split: a pilot.")
     ] = None,
+    allow_removal: Annotated[
+        bool,
+        typer.Option("--allow-removal", help="Take the source as it is although posts, pictures or fields are gone."),
+    ] = False,
     verbose: Verbose = False,
 ) -> Config:
     """Start logging, and return the configuration that the options make.
@@ -40,18 +44,19 @@ def configure(
     """
     start_logging(verbose)
     pilot = [] if limit is None else [f"source.limit={limit}"]
-    return load_config(conf, [*(overrides or ()), *pilot], root)
+    meant = ["source.allow_removal=true"] if allow_removal else []
+    return load_config(conf, [*(overrides or ()), *pilot, *meant], root)
 
 
-def configured(*, limit: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def configured(*, reads_source: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `configure`, and hand it the configuration they make as its first argument.
 
     Args:
-        limit: Whether `--limit` is among them.
+        reads_source: Whether `--limit` and `--allow-removal`, which say how the source is read, are among them.
     """
     common = dict(signature(configure, eval_str=True).parameters)
-    if not limit:
-        del common["limit"]
+    if not reads_source:
+        del common["limit"], common["allow_removal"]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:

@@ -130,7 +130,8 @@ def test_every_command_takes_the_common_options_and_says_what_they_are_for(comma
     said = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
     for option in ("--conf FILE", "--root DIR", "--set KEY=VALUE", "--verbose"):
         assert option in said
-    assert ("--limit N" in said) == (command in ("run", "ingest"))
+    for option in ("--limit N", "--allow-removal"):
+        assert (option in said) == (command in ("run", "ingest"))
 
 
 def test_help_lists_no_extractor_since_the_configuration_makes_them():

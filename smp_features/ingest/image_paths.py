@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 128 << 20
 LOOKUP_THREADS = 16
 """Network file systems answer many look-ups at once; a local one does not mind."""
 
+_INNOCENT = re.compile(r"[\w@-][\w@-]*(/[\w@-]+)*(\.\w+)?", re.ASCII)
+"""A path of which it can be told without a look that it leads nowhere else."""
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -41,7 +43,7 @@ class ImageFile:
 
 
 def look_up(root: ImageRoot | None, image_path: str | None) -> ImageFile:
-    """Look up one image.
+    """Look up one image, by its path as it is stated or else as another system would write it (`ImageRoot.spellings`).
 
     Args:
         root: Where paths start; the file must lie in its folder once every symbolic link is followed.
@@ -50,19 +52,28 @@ def look_up(root: ImageRoot | None, image_path: str | None) -> ImageFile:
     """
     if root is None or not image_path:
         return ImageFile("missing")
-    if _URL.match(image_path) or image_path.startswith(("/", "\\")) or "\0" in image_path:
-        return ImageFile("path_refused")
     folder = _resolved(str(root.folder))
-    joined = os.path.join(folder, root.relative(image_path))
+    for relative in root.spellings(image_path):
+        looked = _look_at(folder, relative)
+        if looked.status != "missing":
+            return looked
+    return ImageFile("missing")
+
+
+def _look_at(folder: str, relative: str) -> ImageFile:
+    """Look up a file by its path relative to a resolved folder."""
+    if _URL.match(relative) or relative.startswith(("/", "\\")) or "\0" in relative:
+        return ImageFile("path_refused")
+    joined = os.path.join(folder, relative)
+    # Only the file itself is resolved every time: many share a folder, and resolving asks for each component.
+    path = os.path.join(_resolved(os.path.dirname(joined)), os.path.basename(joined))
     try:
-        # Only the file itself is resolved every time: many share a folder, and resolving asks for each component.
-        path = os.path.join(_resolved(os.path.dirname(joined)), os.path.basename(joined))
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
             path = os.path.realpath(path)
             found = os.lstat(path)
     except OSError:
-        return ImageFile("missing" if is_within(folder, os.path.realpath(joined)) else "path_refused")
+        return ImageFile("missing" if is_within(folder, path) else "path_refused")
     if not is_within(folder, path) or not stat.S_ISREG(found.st_mode):
         return ImageFile("path_refused")
     size, modified_at = found.st_size, found.st_mtime_ns // 1000
@@ -78,10 +89,17 @@ def look_up_all(
 ) -> list[ImageFile]:
     """Look up images in parallel; results in the order of the paths."""
     _resolved.cache_clear()  # links may have moved since the last call
+    if root is not None and not root.folder.exists():
+        return [_without_folder(root, path) for path in image_paths]
     share = -(-len(image_paths) // LOOKUP_THREADS) or 1
     shares = [image_paths[start : start + share] for start in range(0, len(image_paths), share)]
     looked = threads.map(lambda paths: [look_up(root, path) for path in paths], shares)
     return [file for part in looked for file in part]
+
+
+def _without_folder(root: ImageRoot, image_path: str | None) -> ImageFile:
+    """Return what a look-up would say where the folder itself is missing."""
+    return look_up(root, image_path) if image_path and not _INNOCENT.fullmatch(image_path) else ImageFile("missing")
 
 
 def is_within(folder: str, path: str) -> bool:

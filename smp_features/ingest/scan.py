@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from smp_features.errors import ReconciliationError, SourceError
+from smp_features.ingest.columns import column_of
 from smp_features.ingest.image_paths import LOOKUP_THREADS, look_up_all
 from smp_features.ingest.staged import (
     CONTENT,
@@ -27,14 +28,18 @@ from smp_features.ingest.staged import (
     complete,
     refusal,
 )
-from smp_features.lake.tables import canonical_json
 from smp_features.runs import Phases
-from smp_features.sources.base import ImageRoot, Refusal, Row, RowSource, Split
+from smp_features.sources.base import ImageRoot, Refusal, Row, RowSource, Split, repaired
 
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 5_000
 """Rows in memory at a time; with two profile vectors each, about 30 MB."""
+
+_MOST_BEHIND = 2
+"""Things to stage, such as one batch's posts and refusals, that may wait: it bounds the rows in memory."""
+_ASKED_AT_ONCE = 900
+"""Pids in one question to the ledger; SQLite takes 999 in any version."""
 
 POST_FILES = "posts"
 REFUSED_FILES = "refused"
@@ -60,6 +65,10 @@ class ScanResult:
         users: Distinct users.
         unseen_test_posts: Test posts whose user has no train post.
         external: External profiles.
+        external_refused: Refused external profiles by reason.
+        pictures_named: Posts that name a picture, where the source has a place for them, by split.
+        pictures_found: Those of them whose file is there, by split.
+        image_folders: Where pictures are looked up, by split.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -72,11 +81,21 @@ class ScanResult:
     users: int = 0
     unseen_test_posts: int = 0
     external: int = 0
+    external_refused: Counter[str] = field(default_factory=Counter)
+    pictures_named: Counter[str] = field(default_factory=Counter)
+    pictures_found: Counter[str] = field(default_factory=Counter)
+    image_folders: dict[str, str] = field(default_factory=dict)
 
     @property
     def refused_share(self) -> float:
         """Refused rows over all rows."""
         return self.refused.total() / max(self.rows.total(), 1)
+
+    @property
+    def external_refused_share(self) -> float:
+        """Refused external profiles over all of them; one alone is no share."""
+        refused = self.external_refused.total()
+        return refused / (refused + self.external) if refused > 1 else 0.0
 
     def reconcile(self) -> None:
         """Check that every source row became a post or a refusal.
@@ -109,7 +128,11 @@ def scan(source: RowSource, scratch: Path, run: str, phases: Phases, stage: Stag
     """
     found = ScanResult()
     put = stage or (lambda name, rows, schema: None)
-    with _Ledger(scratch / "ledger.sqlite") as ledger, ThreadPoolExecutor(LOOKUP_THREADS) as threads:
+    with (
+        _Ledger(scratch / "ledger.sqlite") as ledger,
+        ThreadPoolExecutor(LOOKUP_THREADS) as threads,
+        _Behind() as behind,
+    ):
         for split in source.splits:
             found.details[split] = source.details(split)
             root = source.image_root(split)
@@ -117,21 +140,50 @@ def scan(source: RowSource, scratch: Path, run: str, phases: Phases, stage: Stag
                 with phases("parse"):
                     posts, refusals = _sort_out(batch, source.place, split, found, ledger)
                 with phases("stat"):
-                    _look_at_images(posts, root, found, threads)
+                    _look_at_images(posts, split, root, found, threads)
                 with phases("stage"):
-                    _stage_posts(put, posts, source.place)
-                    put(REFUSED_FILES, [vars(refusal) | {"run": run} for refusal in refusals], REFUSED_SCHEMA)
+                    behind.do(_stage_posts, put, posts, source.place)
+                    behind.do(_stage_refusals, put, refusals, run)
         for profiles in _timed_batches(source.external_profiles(), phases):
-            new = [row for row in profiles if ledger.is_new_alias(row["alias"])]
-            found.quirks[SEEN_ALIAS] += len(profiles) - len(new)
+            refusals = [row for row in profiles if isinstance(row, Refusal)]
+            stated = [row | {"alias": repaired(row["alias"])} for row in profiles if not isinstance(row, Refusal)]
+            new = [row for row in stated if ledger.is_new_alias(row["alias"])]
+            found.quirks[SEEN_ALIAS] += len(stated) - len(new)
             found.external += len(new)
+            found.external_refused.update(refusal.reason for refusal in refusals)
             put(EXTERNAL_FILES, new, EXTERNAL_SCHEMA)
+            _stage_refusals(put, refusals, run)
         found.users, found.unseen_test_posts = ledger.users()
     found.quirks += source.quirks
     if not found.rows.total():
         raise SourceError(f"{source.place} holds no posts: its files have no rows.")
     found.reconcile()
     return found
+
+
+class _Behind:
+    """Does one thing after the other in a thread, one behind the caller: files are written while rows are read."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "stage")
+        self._doing: list[Future[None]] = []
+
+    def __enter__(self) -> _Behind:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with self._thread:
+            if failed is None:
+                self._wait(0)
+
+    def do(self, what: Callable[..., None], *given: Any) -> None:
+        """Do something when all before it is done; what failed there is raised here or by the next call."""
+        self._wait(_MOST_BEHIND)
+        self._doing.append(self._thread.submit(what, *given))
+
+    def _wait(self, most: int) -> None:
+        while len(self._doing) > most:
+            self._doing.pop(0).result()
 
 
 def _timed_batches(rows: Iterator[Any], phases: Phases) -> Iterator[list[Any]]:
@@ -146,16 +198,20 @@ def _timed_batches(rows: Iterator[Any], phases: Phases) -> Iterator[list[Any]]:
 def _sort_out(
     batch: Sequence[Row | Refusal], place: str, split: Split, found: ScanResult, ledger: _Ledger
 ) -> tuple[list[Row], list[Refusal]]:
+    checked: list[Row | Refusal] = []
+    for number, stated in enumerate(batch, found.rows[split] + 1):
+        if not isinstance(stated, Refusal):
+            check_columns(stated, place)
+            stated = complete(stated, split, number)
+        checked.append(stated)
+    repeated = ledger.repeated(checked)
     posts: list[Row] = []
     refusals: list[Refusal] = []
-    for number, stated in enumerate(batch, found.rows[split] + 1):
-        row = stated
-        if not isinstance(row, Refusal):
-            check_columns(row, place)
-            row = complete(row, split, number)
-        if not isinstance(row, Refusal):
-            row = ledger.refuse_repeated(row) or row
-        if isinstance(row, Refusal):
+    for place, row in enumerate(checked):
+        refused = repeated.get(place)
+        if refused is not None:
+            refusals.append(refused)
+        elif isinstance(row, Refusal):
             refusals.append(row)
         else:
             posts.append(row)
@@ -166,13 +222,17 @@ def _sort_out(
     return posts, refusals
 
 
+def _stage_refusals(put: Stage, refusals: Sequence[Refusal], run: str) -> None:
+    put(REFUSED_FILES, [vars(refusal) | {"run": run} for refusal in refusals], REFUSED_SCHEMA)
+
+
 def _stage_posts(put: Stage, posts: Sequence[Row], place: str) -> None:
     try:
         put(POST_FILES, posts, POST_SCHEMA)
     except (ValueError, TypeError, OverflowError):
         for column in POST_SCHEMA:
             try:
-                pa.array([post.get(column.name) for post in posts], column.type)
+                column_of(posts, column)
             except (ValueError, TypeError, OverflowError) as error:
                 raise SourceError(
                     f"{place}: {column.name} of a post is not {column.type} ({type(error).__name__}).",
@@ -182,7 +242,7 @@ def _stage_posts(put: Stage, posts: Sequence[Row], place: str) -> None:
 
 
 def _look_at_images(
-    posts: Sequence[Row], root: ImageRoot | None, found: ScanResult, threads: ThreadPoolExecutor
+    posts: Sequence[Row], split: Split, root: ImageRoot | None, found: ScanResult, threads: ThreadPoolExecutor
 ) -> None:
     files = look_up_all(root, [post.get("image_path") for post in posts], threads)
     for post, file in zip(posts, files, strict=True):
@@ -192,6 +252,10 @@ def _look_at_images(
         post["image_size"] = file.size
         post["image_modified_at"] = file.modified_at
     found.images.update(file.status for file in files)
+    if root is not None:
+        found.image_folders[split] = str(root.folder)
+        found.pictures_named[split] += sum(bool(post.get("image_path")) for post in posts)
+        found.pictures_found[split] += sum(file.size is not None for file in files)
 
 
 class _Ledger:
@@ -214,25 +278,39 @@ class _Ledger:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def refuse_repeated(self, post: Row) -> Refusal | None:
-        """Keep the first post of a pid, in source order, train before test; refuse the others."""
-        content, label = _content(post), post["popularity"]
-        added = self._connection.execute(
-            "INSERT OR IGNORE INTO pids VALUES (?, ?, ?)", (post["pid"], content, label)
-        ).rowcount
-        if added:
-            self._connection.execute(
-                "INSERT INTO users VALUES (?, ?, ?) "
-                "ON CONFLICT (uid) DO UPDATE SET train = train + excluded.train, test = test + excluded.test",
-                (post["uid"], int(post["split"] == "train"), int(post["split"] == "test")),
-            )
-            return None
-        kept, kept_label = self._connection.execute(
-            "SELECT content, label FROM pids WHERE pid = ?", (post["pid"],)
-        ).fetchone()
-        if kept == content and (label is None or kept_label is None or label == kept_label):
-            return refusal(post["source_row"], post["pid"], "duplicate_pid")
-        return refusal(post["source_row"], post["pid"], "conflicting_pid")
+    def repeated(self, rows: Sequence[Row | Refusal]) -> dict[int, Refusal]:
+        """Return the refusals of posts whose pid was met before, by place; the first, train before test, is kept."""
+        posts = [(place, row) for place, row in enumerate(rows) if not isinstance(row, Refusal)]
+        known = self._known([post["pid"] for _, post in posts])
+        refused: dict[int, Refusal] = {}
+        new: dict[str, tuple[bytes, float | None]] = {}
+        users: Counter[tuple[str, str]] = Counter()
+        for place, post in posts:
+            pid, said = post["pid"], (_content(post), post["popularity"])
+            kept = known.get(pid) or new.get(pid)
+            if kept is None:
+                new[pid] = said
+                users[post["uid"], post["split"]] += 1
+                continue
+            same_label = said[1] is None or kept[1] is None or said[1] == kept[1]
+            reason = "duplicate_pid" if kept[0] == said[0] and same_label else "conflicting_pid"
+            refused[place] = refusal(post["source_row"], pid, reason)
+        self._connection.executemany("INSERT INTO pids VALUES (?, ?, ?)", ((pid, *said) for pid, said in new.items()))
+        self._connection.executemany(
+            "INSERT INTO users VALUES (?, ?, ?) "
+            "ON CONFLICT (uid) DO UPDATE SET train = train + excluded.train, test = test + excluded.test",
+            ((uid, n if split == "train" else 0, n if split == "test" else 0) for (uid, split), n in users.items()),
+        )
+        return refused
+
+    def _known(self, pids: Sequence[str]) -> dict[str, tuple[bytes, float | None]]:
+        found = {}
+        for start in range(0, len(pids), _ASKED_AT_ONCE):
+            asked = pids[start : start + _ASKED_AT_ONCE]
+            marks = ", ".join("?" * len(asked))
+            rows = self._connection.execute(f"SELECT pid, content, label FROM pids WHERE pid IN ({marks})", asked)
+            found.update({pid: (content, label) for pid, content, label in rows})
+        return found
 
     def is_new_alias(self, alias: str) -> bool:
         """Whether an external profile is the first of its alias."""
@@ -247,16 +325,11 @@ class _Ledger:
 
 def _content(post: Row) -> bytes:
     """Return a digest of what a row says of a post, wherever the row stands; labels are compared apart."""
-    said = {name: post.get(name) for name in CONTENT}
-    vectors = [name for name, value in said.items() if isinstance(value, np.ndarray | list | tuple)]
-    arrays = {name: np.ascontiguousarray(said.pop(name), dtype=np.float32) for name in vectors}
-    digest = hashlib.blake2b(
-        canonical_json({name: _plain(value) for name, value in said.items()}).encode(), digest_size=16
-    )
-    for name, array in arrays.items():
-        digest.update(name.encode() + array.tobytes())
+    digest = hashlib.blake2b(digest_size=16)
+    said = [post.get(name) for name in CONTENT]
+    for place, value in enumerate(said):
+        if isinstance(value, np.ndarray | list | tuple):
+            said[place] = "a vector"
+            digest.update(np.ascontiguousarray(value, dtype=np.float32).data)
+    digest.update(repr(said).encode())
     return digest.digest()
-
-
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | None) else str(value)

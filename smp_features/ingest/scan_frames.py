@@ -55,7 +55,7 @@ def scan_frames(
             if frames.refused is not None:
                 refused = refused.unionByName(frames.refused.select(*refused.columns))
             usable = checked.where("reason IS NULL").select(*POST_SCHEMA.names)
-            found = _count(usable, refused)
+            found = _count(usable, refused, roots)
             if not found.rows.total():
                 raise SourceError(f"{source.place} holds no posts: it has no rows.")
             if area is not None:
@@ -122,9 +122,16 @@ def _looked_up(
     return pa.RecordBatch.from_arrays(columns, schema=_CHECKED_SCHEMA)
 
 
-def _count(usable: DataFrame, refused: DataFrame) -> ScanResult:
+def _count(usable: DataFrame, refused: DataFrame, roots: Mapping[Split, ImageRoot | None]) -> ScanResult:
     found = ScanResult()
-    for row in usable.groupBy("split", "image_status").count().collect():
+    named = F.count(F.when(F.length("image_path") > 0, 1)).alias("named")
+    sizes = F.count("image_size").alias("found")
+    for row in usable.groupBy("split", "image_status").agg(F.count("*").alias("count"), named, sizes).collect():
+        root = roots[row["split"]]
+        if root is not None:
+            found.image_folders[row["split"]] = str(root.folder)
+            found.pictures_named[row["split"]] += row["named"]
+            found.pictures_found[row["split"]] += row["found"]
         found.rows[row["split"]] += row["count"]
         found.posts[row["split"]] += row["count"]
         found.images[row["image_status"]] += row["count"]

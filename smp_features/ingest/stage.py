@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from smp_features.config import Config
 from smp_features.errors import ReconciliationError, StageError
 from smp_features.ingest.image_intake import FACT_FILES, read_images
+from smp_features.ingest.removal import refuse_removals
 from smp_features.ingest.scan import EXTERNAL_FILES, POST_FILES, REFUSED_FILES, ScanResult, scan
 from smp_features.ingest.scan_frames import scan_frames
 from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
@@ -35,7 +36,8 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
     The source is checked from its first to its last row, and staged, before any table is touched. Then images whose
     path, size and time of change are not those of the last run are read, each distinct content is stored once, and
     posts, labels and profiles are brought to what the source says now; rows that left the source leave these tables,
-    except when `source.limit` reads a part of it. A second run on an unchanged source writes nothing.
+    except when `source.limit` reads a part of it, and unless so many have left it that it may not be all there. A
+    second run on an unchanged source writes nothing.
 
     Args:
         session: A Spark session with Delta.
@@ -48,7 +50,8 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
         `parse`, `stat`, `stage`, `read_images` and `write`.
 
     Raises:
-        SourceError: The source is missing, misaligned, truncated or malformed; no table was touched.
+        SourceError: The source is missing, misaligned, truncated or malformed, or lacks too much of what is stored; no
+            table was touched.
         StageError: A larger share of rows than `source.max_refused_share` was quarantined; only `quarantine` changed.
         ReconciliationError: Rows in are not rows out.
     """
@@ -58,10 +61,13 @@ def ingest(session: SparkSession, config: Config, *, run: str, dry_run: bool = F
         if dry_run:
             found = _scan(session, source, run, phases, None)
             _check_refused(found, config)
+            refuse_removals(Lakehouse(session, config), None, found, source.place, config.source)
             return _summary(found, phases, "Nothing was written (dry run).", images=found.images)
         lakehouse = Lakehouse(session, config)
         with StagingArea(lakehouse, run) as area:
             found = _scan(session, source, run, phases, area)
+            if found.posts.total() and not _refuses_too_many(found, config):
+                refuse_removals(lakehouse, area.read(POST_FILES), found, source.place, config.source)
             return _publish(lakehouse, area, found, config, phases)
 
 
@@ -78,7 +84,7 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, found: ScanResult, config:
     """Bring the tables to what was staged."""
     lakehouse.create()
     before = lakehouse.versions(TABLES)
-    if found.refused.total():
+    if found.refused.total() or found.external_refused.total():
         with phases("write"):
             lakehouse.insert_new("quarantine", area.read(REFUSED_FILES))
     _check_refused(found, config)
@@ -238,14 +244,23 @@ def external_profiles(staged: DataFrame, external: DataFrame, crawled: date | No
 # -- accounting -------------------------------------------------------------------------------------------------------
 
 
+def _refuses_too_many(found: ScanResult, config: Config) -> bool:
+    return max(found.refused_share, found.external_refused_share) > config.source.max_refused_share
+
+
 def _check_refused(found: ScanResult, config: Config) -> None:
+    if not _refuses_too_many(found, config):
+        return
     allowed = config.source.max_refused_share
-    if found.refused_share > allowed:
-        raise StageError(
-            f"ingest: {found.refused.total():,} of {found.rows.total():,} source rows are refused "
-            f"({_listed(found.refused)}), more than source.max_refused_share = {allowed:g} allows.",
-            "Posts, labels and profiles are as before; mend the source, or allow more.",
-        )
+    refused, rows, what = found.refused, found.rows.total(), "source rows"
+    if found.refused_share <= allowed:
+        refused, what = found.external_refused, "external profiles"
+        rows = found.external + refused.total()
+    raise StageError(
+        f"ingest: {refused.total():,} of {rows:,} {what} are refused ({_listed(refused)}), more than "
+        f"source.max_refused_share = {allowed:g} allows.",
+        "Posts, labels and profiles are as before; mend the source, or allow more.",
+    )
 
 
 def reconcile(lakehouse: Lakehouse, posts: DataFrame, found: ScanResult) -> dict[str, int]:
@@ -314,8 +329,9 @@ def _summary(
         users += f"; {share:.1%} of the test posts are by users without a train post"
     details.append(users)
     details.append(f"images: {_listed(images)}")
-    if found.external:
-        details.append(f"external profiles: {found.external:,}")
+    if found.external or found.external_refused:
+        refused_lines = f"; quarantined: {_listed(found.external_refused)}" if found.external_refused else ""
+        details.append(f"external profiles: {found.external:,}{refused_lines}")
     if +found.quirks:
         details.append(f"met on the way: {_listed(+found.quirks)}")
     if refused:

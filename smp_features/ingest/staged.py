@@ -15,7 +15,7 @@ from smp_features.errors import SourceError, nearest
 from smp_features.lake.specs import LABELS, POSTS, USER_PROFILES, arrow_schema
 from smp_features.lake.specs import Column as TableColumn
 from smp_features.lake.tables import row_hash
-from smp_features.sources.base import EARLIEST_S, LATEST_S, MAX_POPULARITY, SPLITS, Refusal, Row, Split
+from smp_features.sources.base import EARLIEST_S, LATEST_S, MAX_POPULARITY, SPLITS, Refusal, Row, Split, repaired
 
 _MADE_LATER = frozenset({"known_at", "image_key", "row_hash"})
 _MADE_HERE = ("title_key", "image_size", "image_modified_at", "image_status")
@@ -80,11 +80,14 @@ def check_columns(names: Any, place: str) -> None:
 def complete(row: Row, split: Split, number: int) -> Row | Refusal:
     """Return a source's row as a staged post, all but what the look-up of its image adds, or why it is none.
 
+    In texts lone surrogates, and in pids and uids NUL too, become U+FFFD: no file or table could hold them.
+
     Args:
         row: With columns of `SOURCE_COLUMNS`.
         split: The split it is of.
         number: Its number in the split, from 1.
     """
+    row = _repaired(row)
     source_row = row.get("source_row") or f"{split}:{number}"
     pid, uid = _id(row.get("pid")), _id(row.get("uid"))
     event = _microseconds(row.get("event_ts"))
@@ -115,7 +118,7 @@ def complete(row: Row, split: Split, number: int) -> Row | Refusal:
 
 def text_key(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes, 64 hex digits."""
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()  # what is no Unicode is refused when it is staged
+    return hashlib.sha256(repaired(text).encode()).hexdigest()
 
 
 def refusal(source_row: str, pid: str | None, reason: str) -> Refusal:
@@ -123,8 +126,13 @@ def refusal(source_row: str, pid: str | None, reason: str) -> Refusal:
     return Refusal(source_row, pid, reason, _DETAILS[reason])
 
 
+def _repaired(row: Row) -> Row:
+    texts = {name: repaired(value) for name, value in row.items() if isinstance(value, str) and not value.isascii()}
+    return row | texts if texts else row
+
+
 def _id(value: object) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else repaired(str(value)).replace("\0", "\ufffd")
 
 
 def _microseconds(value: object) -> int | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
 from smp_features.errors import FilesError, RootError
+from smp_features.ingest.columns import table_of
 from smp_features.lake.staging import STAGING, running
 from smp_features.lake.tables import Lakehouse
 
@@ -59,11 +60,16 @@ class StagingArea:
         """
         if not rows:
             return
-        table = pa.Table.from_pydict(
-            {field.name: pa.array([row.get(field.name) for row in rows], field.type) for field in schema}, schema
-        )
         content = io.BytesIO()
-        pq.write_table(table, content, compression="snappy")
+        # Numbers of vectors hardly repeat: looking for a dictionary and compressing them takes time and saves nothing.
+        plain = [field.name for field in schema if not pa.types.is_list(field.type)]
+        pq.write_table(
+            table_of(rows, schema),
+            content,
+            compression="snappy" if len(plain) == len(schema) else "none",
+            use_dictionary=plain,
+            write_statistics=plain,
+        )
         part = self._parts[name] = self._parts.get(name, 0) + 1
         try:
             self.lakehouse.files.put(f"{self._prefix(name)}/part-{part:06d}.parquet", content.getvalue())

@@ -7,12 +7,14 @@ the entry-point group `smp_features.sources` of another package.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import unquote
 
 from smp_features import plugins
 from smp_features.config import Config, SourceConfig
@@ -29,6 +31,18 @@ EARLIEST_S = 86_400
 LATEST_S = 4_102_444_800
 """2100-01-01. What lies after it was not given in seconds."""
 MAX_POPULARITY = 64.0
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def repaired(text: str) -> str:
+    """Return a text that can be written: lone surrogates, which no encoding has, become U+FFFD.
+
+    >>> repaired("a\\ud83db") == "a\\ufffdb"
+    True
+    """
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
 
 Row = dict[str, Any]
 """A post, by column.
@@ -48,7 +62,8 @@ class Refusal:
     Attributes:
         source_row: Where it stands, such as `train:17`.
         pid: As stated; null if that is the reason.
-        reason: `no_pid`, `no_uid`, `bad_time`, `bad_label`, `duplicate_pid`, `conflicting_pid`, or a source's own.
+        reason: `no_pid`, `no_uid`, `bad_time`, `bad_label`, `duplicate_pid`, `conflicting_pid`, of an external
+            profile `bad_profile`, or a source's own.
         detail: Why, without any content.
     """
 
@@ -71,14 +86,41 @@ class ImageRoot:
     prefix: str | None = None
 
     def relative(self, image_path: str) -> str:
-        """Return a path relative to the folder.
+        """Return a path relative to the folder, without `./` and doubled separators.
 
-        >>> ImageRoot(Path("images"), "train").relative("train/7.jpg")
+        >>> ImageRoot(Path("images"), "train").relative("./train//7.jpg")
         '7.jpg'
         """
-        if self.prefix is not None and image_path.startswith(self.prefix + "/"):
-            return image_path[len(self.prefix) + 1 :]
-        return image_path
+        path = _plain(image_path)
+        if self.prefix is not None and path.startswith(self.prefix + "/"):
+            return path[len(self.prefix) + 1 :]
+        return path
+
+    def spellings(self, image_path: str) -> Iterator[str]:
+        """Yield a path relative to the folder as it is stated, and then as other systems would write it.
+
+        That is with `/` for `\\`, with the characters that `%20` and its like stand for, and with the ending in small
+        and in capital letters.
+
+        >>> list(ImageRoot(Path("images"), "train").spellings("train\\\\a%20b.JPG"))[-1]
+        'a b.jpg'
+        """
+        seen = set()
+        for path in (image_path, image_path.replace("\\", "/"), unquote(image_path.replace("\\", "/"))):
+            relative = self.relative(path)
+            stem, dot, ending = relative.rpartition(".")
+            for spelt in (relative, f"{stem}{dot}{ending.upper()}", f"{stem}{dot}{ending.lower()}"):
+                if spelt not in seen:
+                    seen.add(spelt)
+                    yield spelt
+
+
+def _plain(path: str) -> str:
+    """Return a path without `./` and doubled separators; one that begins with a separator still does."""
+    if "//" in path or "./" in path:
+        first = "/" if path.startswith("/") else ""
+        return first + "/".join(part for part in path.split("/") if part not in ("", "."))
+    return path
 
 
 @dataclass(frozen=True)
@@ -179,8 +221,8 @@ class RowSource(Source):
             SourceError: The source is damaged; with file and line. Nothing has been written then.
         """
 
-    def external_profiles(self) -> Iterator[Row]:
-        """Yield the external profiles: `alias`, and counts by their names in `user_profiles`.
+    def external_profiles(self) -> Iterator[Row | Refusal]:
+        """Yield the external profiles: `alias`, and counts by their names in `user_profiles`; or refusals.
 
         Raises:
             SourceError: The source is damaged; with file and line.

@@ -34,6 +34,30 @@ def test_a_file_is_found_with_and_without_the_leading_split(root: ImageRoot) -> 
 
 
 @pytest.mark.parametrize(
+    ("path", "file"),
+    [
+        ("train\\user\\1.jpg", "user/1.jpg"),
+        (".\\user\\1.jpg", "user/1.jpg"),
+        ("./train/user/1.jpg", "user/1.jpg"),
+        ("train//user///1.jpg", "user/1.jpg"),
+        ("train/./user/./1.jpg", "user/1.jpg"),
+        ("user/1.JPG", "user/1.jpg"),
+        ("train/user%2F1.jpg", "user/1.jpg"),
+        ("user/a%20b%C3%A9.jpg", "user/a b\u00e9.jpg"),
+        ("user/a%20b.jpg", "user/a%20b.jpg"),
+        ("user/2.jpg", "user/2.JPG"),
+        ("user\\1.jpg", "user\\1.jpg"),
+        ("user/..x/1.jpg", "user/..x/1.jpg"),
+    ],
+)
+def test_a_path_as_another_system_writes_it_is_found(root: ImageRoot, path: str, file: str) -> None:
+    (root.folder / file).parent.mkdir(exist_ok=True)
+    (root.folder / file).write_bytes(b"found")
+    found = look_up(root, path)
+    assert (found.status, found.size, found.path) == ("present", 5, str((root.folder / file).resolve()))
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "../secret.jpg",
@@ -49,6 +73,12 @@ def test_a_file_is_found_with_and_without_the_leading_split(root: ImageRoot) -> 
         "C:\\secret.jpg",
         "\\\\host\\secret.jpg",
         "user/1.jpg\0",
+        "user%2F..%2F..%2Fsecret.jpg",
+        "%2e%2e/secret.JPG",
+        "user\\..\\..\\secret.jpg",
+        "%2Fetc/passwd",
+        "file%3A///etc/passwd",
+        "user/1%00.jpg",
         "user",
         "..",
         ".",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -14,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from pyspark.sql import DataFrame, SparkSession
+from small_source import EVENT, EXTRA, POSTS, Source, everything_under, make_post, picture
 
-from smp_features.config import Config, load_config
+from smp_features.config import load_config
 from smp_features.errors import ReconciliationError, SourceError, StageError
 from smp_features.ingest import image_intake, stage
 from smp_features.ingest.scan import ScanResult
 from smp_features.ingest.stage import (
-    TABLES,
     check_stored,
     external_profiles,
     ingest,
@@ -33,90 +31,6 @@ from smp_features.ingest.staged import EXTERNAL_COUNTS, PROFILE_FIELDS
 from smp_features.lake.specs import KNOWN_LATE, USER_PROFILES
 from smp_features.lake.tables import Lakehouse
 from smp_features.runs import Summary
-
-EVENT = 1_425_168_000  # 2015-03-01T00:00:00Z
-VECTORS = {"user_description": ",".join(["0.5"] * 399), "location_description": ",".join(["0.25"] * 400)}
-
-
-def picture(color: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), color).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def make_post(number: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "Pid": str(number),
-        "Uid": f"{number}@N01",
-        "Title": f"Title {number}",
-        "Postdate": str(EVENT + number),
-        "Pathalias": f"alias{number}",
-        "photo_count": str(number),
-        "path": f"train/{number}.png",
-        "label": f"{number}.5",
-    } | changes
-
-
-POSTS = (
-    make_post(1),
-    make_post(2, Title="", Pathalias="None"),
-    make_post(3, Title="Title 1", path="train/1-again.png"),
-    make_post(4, path="train/empty.png", **VECTORS),
-    make_post(5, path="train/cut.png", user_description="I like snow"),
-    make_post(6, path="../../secret.png", Uid="1@N01", Pathalias="alias1"),
-    make_post(7, path="train/missing.png", Title="lone \ud83d surrogate"),
-)
-EXTRA = (make_post(1), make_post(8, Postdate="0"), make_post(9, label="nan"))
-TEST_POSTS = (make_post(11, path="test/11.png"), make_post(12, path="test/12.png", Uid="1@N01", Pathalias="alias1"))
-
-
-class Source:
-    """A small SMPD folder that tests change and ingest again."""
-
-    def __init__(self, folder: Path, lakehouse: Lakehouse) -> None:
-        self.folder = folder
-        self.lakehouse = lakehouse
-
-    def make(self) -> Source:
-        folder = self.folder
-        images = folder / "images"
-        (images / "train").mkdir(parents=True)
-        (images / "test").mkdir()
-        for name, color in (("1", "red"), ("1-again", "red"), ("2", "blue")):
-            (images / "train" / f"{name}.png").write_bytes(picture(color))
-        (images / "train" / "empty.png").touch()
-        (images / "train" / "cut.png").write_bytes(picture("green")[:-30])
-        for name in ("11", "12"):
-            (images / "test" / f"{name}.png").write_bytes(picture(f"#0000{name}"))
-        (folder.parent / "secret.png").write_bytes(picture("black"))
-        lines = ["None 9 9 9 9 9 9 9 9", "alias1 1 2 3 4 5 6 7 8", "nobody 1 1 1 1 1 1 1 1"]
-        (folder / "user_additional.txt").write_text("\n".join(lines))
-        self.write("train", *POSTS, *EXTRA)
-        self.write("test", *TEST_POSTS)
-        return self
-
-    def write(self, split: str, *posts: dict[str, Any]) -> None:
-        inner = self.folder / f"{split}_allmetadata_json"
-        inner.mkdir(exist_ok=True)
-        for name in ("category", "text", "temporalspatial_information", "additional_information", "user_data"):
-            records = [{key: value for key, value in post.items() if key not in ("path", "label")} for post in posts]
-            (inner / f"{split}_{name}.json").write_text(json.dumps(records))
-        (inner / f"{split}_img_filepath.txt").write_text("".join(f"{post['path']}\n" for post in posts))
-        if split == "train":
-            (inner / "train_label.txt").write_text("".join(f"{post['label']}\n" for post in posts))
-
-    def config(self, *overrides: str) -> Config:
-        settings = [f"source.path={self.folder}", "source.max_refused_share=0.3", *overrides]
-        return load_config(None, settings, root=self.lakehouse.config.root)
-
-    def ingest(self, *overrides: str, dry_run: bool = False) -> Summary:
-        return ingest(self.lakehouse.session, self.config(*overrides), run="run-1", dry_run=dry_run)
-
-    def versions(self) -> dict[str, int]:
-        return self.lakehouse.versions(TABLES)
-
-    def rows(self, table: str, key: str) -> dict[Any, Any]:
-        return {row[key]: row for row in self.lakehouse.read(table).collect()}
 
 
 @pytest.fixture
@@ -301,10 +215,6 @@ def test_an_alias_that_two_users_share_is_nobodys_and_the_latest_of_several_coun
     assert (row["uid"], row["external_views"]) == ("c", 3)
 
 
-def everything_under(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
-
-
 def test_a_dry_run_says_what_it_found_and_writes_nothing(source: Source) -> None:
     root = Path(source.lakehouse.config.root)
     before = everything_under(root)
@@ -348,6 +258,22 @@ def test_too_many_refused_rows_fail_the_run_and_change_no_post(source: Source) -
         source.ingest("source.max_refused_share=0.2")
     assert source.lakehouse.read("posts").count() == 0
     assert source.lakehouse.read("quarantine").count() == 3
+
+
+def test_bad_lines_of_the_profile_file_are_quarantined_counted_and_limited(ingested: Source) -> None:
+    path = ingested.folder / "user_additional.txt"
+    good = path.read_text()
+    path.write_bytes(good.encode() + b"\nalias2 1 2 3\n\xff 1 2 3 4 5 6 7 8\n")
+    with pytest.raises(StageError, match=r"2 of 4 external profiles are refused \(bad_profile 2\), more than"):
+        ingested.ingest(dry_run=True)
+    said = "\n".join(ingested.ingest("source.max_refused_share=0.5", dry_run=True).details)
+    assert "external profiles: 2; quarantined: bad_profile 2" in said
+    path.write_bytes(good.encode() + b"\nalias2 1 2 3\n")
+    summary = ingested.ingest()
+    assert (summary.wanted, summary.ok, summary.failed) == (12, 9, 3) and set(summary.versions_written) == {
+        "quarantine"
+    }
+    assert ingested.rows("quarantine", "source_row")["user_additional.txt:4"]["reason"] == "bad_profile"
 
 
 def test_rows_that_do_not_add_up_fail_the_run(first_run: tuple[Source, Summary]) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from smp_features.errors import SourceError
+from smp_features.sources.smpd import fields
+from smp_features.sources.smpd.alignment import PathNames, refuse_heading, refuse_misplaced
 from smp_features.sources.smpd.files import SplitFiles
 from smp_features.sources.smpd.json_rows import Container, JsonRows, Record
-from smp_features.sources.smpd.text_lines import read_lines
-
-MISSING_IDS = frozenset({"", "none", "null", "nan"})
+from smp_features.sources.smpd.text_lines import clean_path, read_lines
 
 
-@dataclass(frozen=True)
-class AlignedRow:
+class AlignedRow(NamedTuple):
     """What all files say about one post.
 
     Attributes:
@@ -57,47 +57,58 @@ class AlignedFiles:
         self._json = {
             about: JsonRows(path, spill / f"{files.split}_{about}.sqlite", limit) for about, path in files.json.items()
         }
+        self._without_ids: Counter[str] = Counter()
         self.containers: dict[str, Container] = {about: rows.container for about, rows in self._json.items()}
 
     def __iter__(self) -> Iterator[AlignedRow]:
         """Yield the rows in order.
 
         Raises:
-            SourceError: A row in which the files name different posts or users, files of different lengths, malformed
-                or truncated files; with file and line.
+            SourceError: A row in which the files name different posts or users, image paths or labels that are moved
+                against the rows, files of different lengths, malformed or truncated files; with file and line.
         """
         about = list(self._json)
         columns: list[Iterator[Record] | Iterator[str]] = [iter(rows) for rows in self._json.values()]
+        refuse_heading(self.files.paths, label=False)
         columns.append(read_lines(self.files.paths))
         if self.files.labels is not None:
+            refuse_heading(self.files.labels, label=True)
             columns.append(read_lines(self.files.labels))
+        names = PathNames()
+        self._without_ids.clear()
         number = 0
         while self._limit is None or number < self._limit:
             cells = [next(column, None) for column in columns]
-            if any(cell is None for cell in cells):
+            if None in cells:
                 self._check_ends(number, cells, columns)
-                return
+                break
             number += 1
-            records = {name: cell for name, cell in zip(about, cells, strict=False) if isinstance(cell, dict)}
+            records: dict[str, Record] = dict(zip(about, cells, strict=False))  # type: ignore[arg-type]
             pid = self._agreed(number, records, "pid")
             uid = self._agreed(number, records, "uid")
-            lines = [cell for cell in cells[len(about) :] if isinstance(cell, str)]
-            yield AlignedRow(number, records, pid, uid, lines[0], lines[1] if len(lines) > 1 else None)
+            path, label = (cells[len(about)], cells[-1] if self.files.labels is not None else None)
+            names.note(pid, uid, clean_path(str(path)))
+            yield AlignedRow(number, records, pid, uid, str(path), None if label is None else str(label))
+        self._check_ids(number)
+        refuse_misplaced(names, self.files.paths)
 
     def _agreed(self, number: int, records: dict[str, Record], field: str) -> str:
+        """Return the id that every file states; '' if one leaves it out, or is without any id in this row."""
+        values = [record.get(field) for record in records.values()]
+        if isinstance(values[0], str) and values.count(values[0]) == len(values):
+            return fields.id_of(values[0])
         stated: dict[str, str] = {}
         empty = False
         for about, record in records.items():
-            if "pid" not in record and "uid" not in record:
-                raise SourceError(
-                    f"{self.files.json[about]}: record {number} has neither Pid nor Uid.",
-                    "Without one of them nobody can tell whether its rows belong to those of the other files.",
-                )
             if field in record:
-                value = as_id(record[field])
+                value = fields.id_of(record[field])
                 empty = empty or not value
                 if value:
                     stated.setdefault(value, about)
+            elif "pid" not in record and "uid" not in record:
+                # Nobody can tell whether the rest of the record belongs to this row.
+                empty = True
+                self._without_ids[about] += field == "pid"
         if len(stated) > 1:
             first, second = list(stated.items())[:2]
             raise SourceError(
@@ -106,6 +117,15 @@ class AlignedFiles:
                 "Line i must be the same post in every file.",
             )
         return "" if empty else next(iter(stated), "")
+
+    def _check_ids(self, rows: int) -> None:
+        """Refuse a file that states no id at all; a record without one among others is refused as a row."""
+        for about, without in self._without_ids.items():
+            if without == rows:
+                raise SourceError(
+                    f"{self.files.json[about]}: record 1 has neither Pid nor Uid, and no other record has.",
+                    "Without one of them nobody can tell whether its rows belong to those of the other files.",
+                )
 
     def _check_ends(self, number: int, cells: list[Record | str | None], columns: list[Iterator]) -> None:
         """Refuse files of different lengths; blank lines at the end of a text file are not rows."""
@@ -126,13 +146,3 @@ class AlignedFiles:
             raise SourceError(
                 f"{odd}: the files have different numbers of rows: {listed}.", "Line i must be the same post."
             )
-
-
-def as_id(value: object) -> str:
-    """Return a pid or uid as text: ints and strings of the same digits are the same id; '' if it is missing."""
-    if isinstance(value, bool) or value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = str(value).strip()
-    return "" if text.lower() in MISSING_IDS else text

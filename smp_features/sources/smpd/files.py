@@ -121,6 +121,6 @@ def find_image_root(folder: Path, files: SplitFiles) -> ImageRoot:
 
 def _is_file(root: ImageRoot, image_path: str) -> bool:
     try:
-        return (root.folder / root.relative(image_path)).is_file()
+        return any((root.folder / spelt).is_file() for spelt in root.spellings(image_path))
     except (OSError, ValueError):
         return False

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from smp_features.errors import SourceError
+from smp_features.sources.smpd.text_lines import refuse_utf16
 
 CHUNK_BYTES = 1 << 20
 MAX_VALUE_CHARS = 64 << 20
 """A single record longer than this is taken for a file whose brackets or quotes are broken."""
 
 _SPACE = " \t\r\n"
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
+_NUMBERED = re.compile(r'[ \t\r\n]*,[ \t\r\n]*"(\d+)"[ \t\r\n]*:[ \t\r\n]*')
 _EDGE = 16
 """Characters near the end of what was read in which a token may be cut, so that a complaint there proves nothing."""
+
+
+def _missing(_: str) -> None:
+    """Return what the constants NaN, Infinity and -Infinity stand for."""
 
 
 class JsonText:
     """A cursor over a UTF-8 JSON file. The caller walks the containers; values are decoded by the `json` module.
 
-    The `json` module decodes, not an event parser, because it keeps lone surrogates and NaN as they are written,
-    which real files contain, and says where an error is.
+    The `json` module decodes, not an event parser, because it takes lone surrogates and NaN, which real files contain,
+    and says where an error is. NaN and Infinity, which programs write for what is missing, are null.
 
     Args:
         path: The file; a byte-order mark is skipped.
@@ -34,7 +42,7 @@ class JsonText:
         self.path = path
         self._file = file
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._values = json.JSONDecoder()
+        self._values: Any = json.JSONDecoder(parse_constant=_missing)
         self._text = ""
         self._at = 0
         self._lines_before = 0
@@ -93,23 +101,68 @@ class JsonText:
             self.take("}")
             return
         while True:
-            if self.peek() != '"':
-                raise self.malformed(self._at, ended=not self.peek())
-            key = str(self.value())
-            self.take(":")
-            yield key
+            yield self._key()
             if self.take(",}") == "}":
                 return
 
-    def elements(self) -> Iterator[None]:
-        """Walk an array: yield for each element, with the cursor on it; the caller takes it before going on."""
+    def _key(self) -> str:
+        """Take a key and the colon behind it."""
+        if self.peek() != '"':
+            raise self.malformed(self._at, ended=not self.peek())
+        key = str(self.value())
+        self.take(":")
+        return key
+
+    def _decoded(self, at: int) -> tuple[object, int] | None:
+        """Decode the value at a position of the buffer; None if it is not whole, or may not be, or is malformed."""
+        try:
+            value, end = self._values.scan_once(self._text, at)
+        except (StopIteration, ValueError, RecursionError):
+            return None
+        return (value, end) if end < len(self._text) else None
+
+    def elements(self) -> Iterator[object]:
+        """Walk an array: yield each element, decoded, with the cursor behind it.
+
+        Raises:
+            SourceError: Malformed, or the file ends within it.
+        """
         self.take("[")
         if self.peek() == "]":
             self.take("]")
             return
         while True:
-            yield
+            yield self.value()
+            # Most elements lie in the buffer with their neighbours, where a comma and a decoding are all it takes.
+            while (begin := _COMMA.match(self._text, self._at)) is not None:
+                decoded = self._decoded(begin.end())
+                if decoded is None:
+                    break
+                value, self._at = decoded
+                yield value
             if self.take(",]") == "]":
+                return
+
+    def cells(self) -> Iterator[tuple[str, object]]:
+        """Walk an object: yield each key with its value, decoded, with the cursor behind it.
+
+        Raises:
+            SourceError: Malformed, or the file ends within it.
+        """
+        self.take("{")
+        if self.peek() == "}":
+            self.take("}")
+            return
+        while True:
+            key = self._key()
+            yield key, self.value()
+            while (begin := _NUMBERED.match(self._text, self._at)) is not None:
+                decoded = self._decoded(begin.end())
+                if decoded is None:
+                    break
+                value, self._at = decoded
+                yield begin[1], value
+            if self.take(",}") == "}":
                 return
 
     def end(self) -> None:
@@ -140,7 +193,10 @@ class JsonText:
         """Read the next piece of the file behind what is not taken yet; False at its end."""
         if self._ended:
             return False
+        begins = self._file.tell() == 0
         raw = self._file.read(CHUNK_BYTES)
+        if begins:
+            refuse_utf16(self.path, raw)
         self._lines_before += self._text.count("\n", 0, self._at)
         self._text = self._text[self._at :]
         self._at = 0
@@ -148,6 +204,8 @@ class JsonText:
             self._text += self._decode.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
             line = self.place(len(self._text))
-            raise SourceError(f"{line}: bytes that are not UTF-8, {error.start} bytes into this piece.") from None
+            raise SourceError(
+                f"{line}: bytes that are not UTF-8, {error.start} bytes into this piece.", "Save it as UTF-8."
+            ) from None
         self._ended = not raw
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,23 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
+            if number == 1:
+                refuse_utf16(path, raw)
+                raw = raw.removeprefix(codecs.BOM_UTF8)
             try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield raw.decode().rstrip("\n")
             except UnicodeDecodeError:
-                raise SourceError(f"{path}:{number}: bytes that are not UTF-8.") from None
-            yield line.rstrip("\n")
+                raise SourceError(f"{path}:{number}: bytes that are not UTF-8.", "Save it as UTF-8.") from None
+
+
+def refuse_utf16(path: Path, start: bytes) -> None:
+    """Refuse a file that begins as UTF-16 or UTF-32 does.
+
+    Raises:
+        SourceError: It does; with file and line.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or start[:2].count(b"\0") == 1:
+        raise SourceError(f"{path}:1: the file's encoding is UTF-16, and UTF-8 is expected.", "Save it as UTF-8.")
 
 
 def clean_path(line: str) -> str:

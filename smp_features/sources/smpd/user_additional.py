@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from smp_features.errors import SourceError
+from smp_features.sources.base import Refusal, Row
 from smp_features.sources.smpd import fields
-from smp_features.sources.smpd.text_lines import read_lines
+from smp_features.sources.smpd.text_lines import refuse_utf16
 
 COUNTS = (
     "external_views",
@@ -25,8 +26,8 @@ COUNTS = (
 _SEPARATOR = re.compile(r"[\s,]+")
 
 
-def read_external(path: Path) -> Iterator[dict[str, str | int | None]]:
-    """Yield alias and counts of each line, and its number as `line`.
+def read_external(path: Path) -> Iterator[Row | Refusal]:
+    """Yield alias and counts of each line, and its number as `line`; or why it is no profile: `bad_profile`.
 
     A row named None is somebody whose alias is the word that marks a missing one: joining it would give every user
     without an alias this stranger's profile, so it is left out. Blank lines and a heading are no rows.
@@ -35,19 +36,35 @@ def read_external(path: Path) -> Iterator[dict[str, str | int | None]]:
         path: The file.
 
     Raises:
-        SourceError: A line is not an alias and eight counts; with file and line.
+        SourceError: The file is not in UTF-8 at all.
     """
-    for line, text in enumerate(read_lines(path), 1):
-        parts = [part for part in _SEPARATOR.split(text.strip().replace('"', "")) if part]
-        if not parts:
-            continue
-        alias, *stated = parts
-        counts = [fields.count(part) for part in stated]
-        missing = [part.lower() in fields.MISSING_TEXT for part in stated]
-        wrong = [value is None and not absent for value, absent in zip(counts, missing, strict=True)]
-        if line == 1 and stated and all(wrong):
-            continue  # a heading
-        if len(stated) != len(COUNTS) or any(wrong):
-            raise SourceError(f"{path}:{line}: expected an alias and {len(COUNTS)} counts, separated by blanks.")
-        if fields.optional_text(alias) is not None:
-            yield {"alias": alias, "line": line, **dict(zip(COUNTS, counts, strict=True))}
+    with path.open("rb") as file:
+        for line, raw in enumerate(file, 1):
+            if line == 1:
+                refuse_utf16(path, raw)
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            try:
+                profile = _profile(raw.decode(), line)
+            except ValueError as error:  # which a UnicodeDecodeError is
+                detail = "The line is not UTF-8." if isinstance(error, UnicodeDecodeError) else str(error)
+                yield Refusal(f"{path.name}:{line}", None, "bad_profile", detail)
+                continue
+            if profile is not None:
+                yield profile
+
+
+def _profile(text: str, line: int) -> Row | None:
+    parts = [part for part in _SEPARATOR.split(text.strip().replace('"', "")) if part]
+    if not parts:
+        return None
+    alias, *stated = parts
+    counts = [fields.count(part) for part in stated]
+    missing = [part.lower() in fields.MISSING_TEXT for part in stated]
+    wrong = [value is None and not absent for value, absent in zip(counts, missing, strict=True)]
+    if line == 1 and stated and all(wrong):
+        return None  # a heading
+    if len(stated) != len(COUNTS) or any(wrong):
+        raise ValueError(f"The line is not an alias and {len(COUNTS)} counts, separated by blanks.")
+    if fields.optional_text(alias) is None:
+        return None
+    return {"alias": alias, "line": line, **dict(zip(COUNTS, counts, strict=True))}

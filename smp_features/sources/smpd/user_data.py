@@ -15,6 +15,7 @@ import numpy as np
 
 from smp_features.sources.smpd import fields
 from smp_features.sources.smpd.json_rows import Record
+from smp_features.sources.smpd.vectors import read_vectors
 
 DESCRIPTION_FLOATS = 399
 LOCATION_FLOATS = 400
@@ -41,13 +42,16 @@ PROFILE_FIELDS = (
 )
 """What a record says of a user; the columns of `user_profiles` of the same names."""
 
-_OFFSET = re.compile(r"^([+-])(\d{1,2}):?(\d{2})$")
+_OFFSET = re.compile(r"(?=[+-]|\d+:|\d{4}$)([+-]?)(\d{1,2}):?([0-5]\d)")
+_FARTHEST_MINUTES = 14 * 60
+"""No zone is further from UTC than this."""
 _CODE = re.compile(r"^-?\d+(\.0+)?$")
-_LEAST_COMMAS = 100
-"""A text with more commas than this and only numbers between them is a vector."""
+
+Vectors = tuple[np.ndarray | None, np.ndarray | None]
+"""What `read_vectors` made of a record's description and location."""
 
 
-def profile(record: Record, seen: Counter[str]) -> dict[str, Any]:
+def profile(record: Record, seen: Counter[str], vectors: Vectors | None = None) -> dict[str, Any]:
     """Return the fields of `PROFILE_FIELDS`.
 
     Times are Unix microseconds (UTC), vectors float32 arrays of shape (399,) and (400,).
@@ -55,12 +59,17 @@ def profile(record: Record, seen: Counter[str]) -> dict[str, Any]:
     Args:
         record: A user record with lower-case field names.
         seen: Counts the encodings met, by name.
+        vectors: Its vectors, where they were read together with those of other records.
     """
+    about, place = record.get("user_description"), record.get("location_description")
+    as_numbers = vectors or read_vectors([about, place])
     first = fields.seconds(record.get("photo_firstdate"))
     taken = fields.optional_text(record.get("photo_firstdatetaken"))
-    description, description_vector = _text_or_vector(record.get("user_description"), DESCRIPTION_FLOATS, seen)
-    location, location_vector = _text_or_vector(record.get("location_description"), LOCATION_FLOATS, seen)
-    zone = record.get("timezone_id", record.get("timezone_timezone_id"))
+    description, description_vector = _text_or_vector(about, as_numbers[0], DESCRIPTION_FLOATS, seen)
+    location, location_vector = _text_or_vector(place, as_numbers[1], LOCATION_FLOATS, seen)
+    zone = record.get("timezone_id")
+    if zone is None:
+        zone = record.get("timezone_timezone_id")
     return {
         "photo_count": fields.count(record.get("photo_count")),
         "photo_first_at": None if first is None else first * 1_000_000,
@@ -77,21 +86,30 @@ def profile(record: Record, seen: Counter[str]) -> dict[str, Any]:
 
 
 def offset_minutes(value: object, seen: Counter[str]) -> int | None:
-    """Return an offset from UTC such as `+01:00` in minutes; null if missing, or an opaque integer code (form A)."""
+    """Return an offset from UTC such as `+01:00`, `1:00` or `0100` in minutes.
+
+    Null if missing, an opaque integer code (form A), or further from UTC than any zone is.
+    """
     text = fields.optional_text(value, zero_is_missing=False)
     if text is None:
         return None
-    found = _OFFSET.match(text)
-    if found is None:
-        seen["time zones as codes" if _CODE.match(text) else "time zone offsets not understood"] += 1
+    found = _OFFSET.fullmatch(text)
+    minutes = 0 if found is None else int(found[2]) * 60 + int(found[3])
+    if found is None or minutes > _FARTHEST_MINUTES:
+        seen["time zones as codes"] += found is None and is_code(text)
         return None
     seen["time zones as offsets"] += 1
-    minutes = int(found[2]) * 60 + int(found[3])
     return -minutes if found[1] == "-" else minutes
 
 
-def _text_or_vector(value: object, length: int, seen: Counter[str]) -> tuple[str | None, np.ndarray | None]:
-    numbers = _numbers(value)
+def is_code(value: object) -> bool:
+    """Whether a time zone is one of form A's opaque integers."""
+    return not isinstance(value, bool) and _CODE.match(str(value).strip()) is not None
+
+
+def _text_or_vector(
+    value: object, numbers: np.ndarray | None, length: int, seen: Counter[str]
+) -> tuple[str | None, np.ndarray | None]:
     if numbers is None:
         text = fields.optional_text(value, zero_is_missing=False)
         seen["profile texts"] += text is not None
@@ -103,17 +121,3 @@ def _text_or_vector(value: object, length: int, seen: Counter[str]) -> tuple[str
         return None, None
     seen["profile vectors"] += 1
     return None, numbers
-
-
-def _numbers(value: object) -> np.ndarray | None:
-    """Return the numbers of a long comma-separated list; null if the value is a text."""
-    if isinstance(value, list):
-        parts: list[Any] = value
-    elif isinstance(value, str) and value.count(",") > _LEAST_COMMAS:
-        parts = value.split(",")
-    else:
-        return None
-    try:
-        return np.array(list(map(float, parts)), dtype=np.float32)
-    except (TypeError, ValueError):
-        return None

@@ -16,10 +16,21 @@ FILES = {
     "additional_information": ("Pathalias", "Ispublic", "Mediastatus"),
 }
 
+USER_FIELDS = (
+    "photo_firstdate",
+    "photo_count",
+    "ispro",
+    "canbuypro",
+    "photo_firstdatetaken",
+    "timezone_offset",
+    "user_description",
+    "location_description",
+)
+
 
 def make_post(number: int, **changes: Any) -> dict[str, Any]:
     """Return one post as the files state it; the user record is all that is in no other file."""
-    return {
+    stated = {
         "Pid": str(number),
         "Uid": f"{number}@N01",
         "Category": "Whether&Season",
@@ -39,6 +50,8 @@ def make_post(number: int, **changes: Any) -> dict[str, Any]:
         "path": f"train/{number}@N01/{number}.jpg",
         "label": f"{number}.50",
     } | changes
+    zone = {} if "timezone_timezone_id" in stated else {"timezone_id": "None"}
+    return dict.fromkeys(USER_FIELDS, "None") | zone | stated
 
 
 class SmpdFolder:
