@@ -207,8 +207,8 @@ def _sort_out(
     repeated = ledger.repeated(checked)
     posts: list[Row] = []
     refusals: list[Refusal] = []
-    for place, row in enumerate(checked):
-        refused = repeated.get(place)
+    for at, row in enumerate(checked):
+        refused = repeated.get(at)
         if refused is not None:
             refusals.append(refused)
         elif isinstance(row, Refusal):
