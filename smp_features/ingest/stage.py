@@ -111,7 +111,7 @@ def _publish(lakehouse: Lakehouse, area: StagingArea, found: ScanResult, config:
     return _summary(
         found,
         phases,
-        said if written else "Nothing has changed since the last run; nothing was written.",
+        said if written else "Nothing has changed since the last run; every row was read to tell, nothing was written.",
         images=images,
         computed=changes["inserted"] + changes["updated"],
         before=before,
