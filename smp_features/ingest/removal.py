@@ -20,6 +20,9 @@ from smp_features.lake.tables import Lakehouse
 
 _MEANT = "Nothing was written. Check that the source is all there; if this is meant, say --allow-removal."
 
+_LEAST_NAMED = 3
+"""Pictures that a half must name before it counts that none of them is there, while the other half has some."""
+
 POST_COLUMNS = (
     "title",
     "tags",
@@ -63,12 +66,13 @@ def refuse_without_pictures(found: ScanResult, place: str, settings: SourceConfi
         settings: The section `source`.
 
     Raises:
-        SourceError: No picture that a half names was found.
+        SourceError: No picture that the source names was found, or none of a half that names several.
     """
     if settings.allow_removal:
         return
+    none_at_all = not found.pictures_found.total()
     for split, named in found.pictures_named.items():
-        if named and not found.pictures_found[split]:
+        if named >= (1 if none_at_all else _LEAST_NAMED) and not found.pictures_found[split]:
             raise SourceError(
                 f"{place}: none of the {named:,} pictures that posts of {split} name was found"
                 + (
@@ -173,7 +177,7 @@ def _profiles_gone(lakehouse: Lakehouse, staged: DataFrame, found: ScanResult) -
 def _emptied(of: str, columns: Sequence[str], counts: Mapping[str, int]) -> Iterator[Gone]:
     """Yield the columns whose values are all gone; that some are is nobody's fault."""
     for name in columns:
-        if not counts[f"now_{name}"]:
+        if counts[f"had_{name}"] > 1 and not counts[f"now_{name}"]:
             yield Gone(f"values of {name} of {of}", counts[f"had_{name}"], counts[f"had_{name}"])
 
 

@@ -76,7 +76,7 @@ def is_missing(value: object) -> bool:
 
 def number(value: object) -> float | None:
     """Return a finite number; null for anything else, booleans too."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or (isinstance(value, str) and "_" in value):
         return None
     try:
         parsed = float(value)

@@ -28,7 +28,7 @@ def test_numbers_come_from_texts_and_numbers(value: object, expected: float) -> 
     assert fields.number(value) == expected
 
 
-@pytest.mark.parametrize("value", [None, "", "None", "nan", "inf", "-inf", True, "1,5", [], float("nan")])
+@pytest.mark.parametrize("value", [None, "", "None", "nan", "inf", "-inf", True, "1,5", "1_5", [], float("nan")])
 def test_what_is_no_finite_number_is_null(value: object) -> None:
     assert fields.number(value) is None
 
