@@ -28,7 +28,8 @@ def read_vectors(values: Sequence[object]) -> list[np.ndarray | None]:
         return found
     try:
         parts = pc.split_pattern(pa.array([values[n] for n in at], pa.large_string()), ",")
-        numbers = parts.flatten().cast(pa.float64()).to_numpy().astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and its vector is refused
+            numbers = parts.flatten().cast(pa.float64()).to_numpy().astype(np.float32)
     except (pa.ArrowInvalid, UnicodeEncodeError):
         # A text among them, or a number that only Python's float takes, such as one with blanks around it.
         for n in at:
@@ -42,6 +43,7 @@ def read_vectors(values: Sequence[object]) -> list[np.ndarray | None]:
 
 def _numbers(parts: list[Any]) -> np.ndarray | None:
     try:
-        return np.array(list(map(float, parts)), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            return np.array(list(map(float, parts)), dtype=np.float32)
     except (TypeError, ValueError):
         return None
