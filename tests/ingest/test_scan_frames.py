@@ -111,8 +111,8 @@ def table(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     rows = [tuple(row[name.split()[0]] for name in SCHEMA.split(", ")) for row in made_posts()]
     spark.createDataFrame(rows, SCHEMA).repartition(5, "title").write.parquet(str(folder / "posts"))
     (folder / "pictures").mkdir()
-    for n in range(PICTURES):
-        Image.new("RGB", (8, 6), (n % 3, 0, 0)).save(folder / "pictures" / f"{4 * n}.png")
+    for n in range(PICTURES):  # of both halves by turns
+        Image.new("RGB", (8, 6), (n % 3, 0, 0)).save(folder / "pictures" / f"{4 * n + n % 2 * TRAIN}.png")
     return folder / "posts"
 
 
