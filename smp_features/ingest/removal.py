@@ -74,10 +74,8 @@ def refuse_without_pictures(found: ScanResult, place: str, settings: SourceConfi
     for split, named in found.pictures_named.items():
         if named >= (1 if none_at_all else _LEAST_NAMED) and not found.pictures_found[split]:
             raise SourceError(
-                f"{place}: none of the {named:,} pictures that posts of {split} name was found"
-                + (
-                    f", where {found.image_folders[split]} should hold them." if found.image_folders.get(split) else "."
-                ),
+                f"{place}: none of the {named:,} pictures that posts of {split} name was found in "
+                f"{found.image_folders[split]}.",
                 f"{_MEANT} Such posts are stored without a picture.",
             )
 
