@@ -257,7 +257,7 @@ def optimize(config: Config) -> None:
 @app.command()
 @configured()
 def migrate(config: Config) -> None:
-    """Bring tables of an earlier version to this one's layout; no content is extracted again."""
+    """Bring tables of an earlier version to this one's layout; extracted content stays."""
     from smp_features.lake.migration import migrate as bring
     from smp_features.stages import locked
 

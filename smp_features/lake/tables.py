@@ -199,7 +199,7 @@ class Lakehouse:
             raise UsageError(
                 f"The tables under {self.where} were written by {'an earlier' if earlier else 'a later'} version of "
                 f"smp_features (layout {found}, this one has {LAYOUT}).",
-                "Run `smp migrate` on them once; no content is extracted again."
+                "Run `smp migrate` on them once; content is extracted again only where its extractor has changed."
                 if earlier
                 else "Use that version for them.",
             )

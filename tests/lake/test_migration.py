@@ -120,7 +120,7 @@ def test_an_older_lake_is_refused_with_the_command_that_migrates_it_after_which_
             migrate(session, config)
     with pytest.raises(UsageError, match="smp migrate"):
         status_of(session, config)
-    assert "no content is extracted again" in migrate(session, config)
+    assert "all extracted content stays" in migrate(session, config)
 
     assert _content(bench) == content
     assert {row[0] for row in bench.rows("extractors", "extractor")} == {

@@ -22,7 +22,9 @@ from smp_features.errors import SnapshotError, StageError
 from smp_features.lake.files import open_store
 from smp_features.lake.lock import writing
 from smp_features.lake.schema import Schema
+from smp_features.lake.tables import Lakehouse
 from smp_features.model.predictor import fingerprint_columns
+from smp_features.spark_failures import explained
 from smp_features.training import snapshot as snapshots
 from smp_features.training.snapshot import Snapshot
 
@@ -249,19 +251,38 @@ def test_a_snapshot_in_a_store_is_read_through_a_copy_on_this_machine(snapshot):
     assert snapshots.read(copy)["row_id"].tolist() == list(range(60))
 
 
+def training_row(lakehouse: Lakehouse, number: int) -> DataFrame:
+    zeros = {name: [0.0] for name in VECTORS} | {f"has_{name}": 0.0 for name in VECTORS}
+    schema = lakehouse.schema("training_set")
+    texts = dict.fromkeys(("uid", "time_rules", "features_key", *fingerprint_columns(schema.names)), "x")
+    made = zeros | texts | {"pid": f"p{number}", "row_id": number, "row_hash": f"h{number}", "popularity": 1.0}
+    made |= {"fold": 0, **dict.fromkeys(("event_ts", "label_known_at"), datetime(2016, 1, 1, tzinfo=UTC))}
+    return lakehouse.session.createDataFrame([tuple(made.get(name) for name in schema.names)], schema)
+
+
+@pytest.mark.spark
+def test_vacuum_after_an_export_takes_nothing_from_training_and_before_it_is_told(lakehouse):
+    for number in range(2):
+        lakehouse.insert_new("training_set", training_row(lakehouse, number))
+    version = lakehouse.version("training_set")
+    exported = snapshots.export(lakehouse, version, "before")
+    lakehouse.optimize("training_set")  # leaves the pinned version's files to the vacuum
+    session = lakehouse.session
+    session.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    try:
+        session.sql(f"VACUUM {lakehouse.identifier('training_set')} RETAIN 0 HOURS")
+    finally:
+        session.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    assert sorted(snapshots.read(exported, ())["row_id"]) == [0, 1]
+    with pytest.raises(StageError, match="a file of table training_set is gone"), explained("train"):
+        snapshots.export(lakehouse, version, "after")
+
+
 @pytest.mark.spark
 def test_a_new_row_changes_the_content_key_and_compaction_does_not(lakehouse):
-    def row(number: int) -> DataFrame:
-        zeros = {name: [0.0] for name in VECTORS} | {f"has_{name}": 0.0 for name in VECTORS}
-        schema = lakehouse.schema("training_set")
-        texts = dict.fromkeys(("uid", "time_rules", "features_key", *fingerprint_columns(schema.names)), "x")
-        made = zeros | texts | {"pid": f"p{number}", "row_id": number, "row_hash": f"h{number}", "popularity": 1.0}
-        made |= {"fold": 0, **dict.fromkeys(("event_ts", "label_known_at"), datetime(2016, 1, 1, tzinfo=UTC))}
-        return lakehouse.session.createDataFrame([tuple(made.get(name) for name in schema.names)], schema)
-
     keys = []
     for number in range(2):
-        lakehouse.insert_new("training_set", row(number))
+        lakehouse.insert_new("training_set", training_row(lakehouse, number))
         keys.append(snapshots.content_key(lakehouse, lakehouse.version("training_set")))
     assert keys[0] != keys[1]
     version = lakehouse.version("training_set")
