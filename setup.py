@@ -12,6 +12,8 @@ VERSION = re.search(r'__version__ = "([^"]+)"', Path("smp_features/__init__.py")
 # loses rows without a word, numpy 2 does not load beside pyarrow 14, pandas 3 turns a missing string into "NaN".
 LIBRARY = [
     "catboost>=1.2.5,<2",
+    "deltalake>=1.1,<2",  # with DuckDB and sqlglot: reads a root without a JVM
+    "duckdb>=2,<3",
     "fsspec>=2023.5",
     "huggingface_hub>=0.23",
     "Jinja2>=3.1",
@@ -35,6 +37,7 @@ LIBRARY = [
     "threadpoolctl>=3",
     "sentencepiece>=0.1.99",
     "SQLAlchemy>=1.4",
+    "sqlglot>=30,<31",  # which functions are read as what changes with it
     "tenacity>=8.2",
     "tokenizers>=0.19",
     "torch>=2.3",
@@ -54,7 +57,6 @@ LOCAL = [
 
 TEST = [
     "databricks-bundles",
-    "deltalake>=1",
     "import-linter>=2",
     "ipykernel",
     "nbclient",

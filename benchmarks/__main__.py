@@ -27,7 +27,7 @@ from benchmarks.today import CONTENDERS
 NAMES = (
     *(f"ceiling:{extractor}" for extractor in KINDS), "small_models",
     *(f"today:{extractor}" for extractor in CONTENDERS), "rerun", "scale", "ingest", "fault_cost:executor",
-    "fault_cost:random", "gpu", "recovery:effects", "recovery:permuted", "rolling", "ablation", "training",
+    "fault_cost:random", "gpu", "recovery:effects", "recovery:permuted", "rolling", "ablation", "training", "reading",
 )  # fmt: skip
 """Modules of this package, each with `measure(bench) -> figures`, None where this machine has nothing to measure, and
 `section(figures) -> Markdown`; `CONTENTS` where one makes its own, by part where only a part does.

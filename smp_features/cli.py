@@ -12,7 +12,7 @@ import typer
 from smp_features.config import Config, SplitName
 from smp_features.console import explaining, say, show, show_rows, start_logging
 from smp_features.errors import UsageError, nearest
-from smp_features.options import Format, Settings, Verbose, configured
+from smp_features.options import Engine, Format, Settings, Verbose, configured
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -180,11 +180,15 @@ def report(config: Config) -> None:
 
 @app.command()
 @configured()
-def status(config: Config, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+def status(
+    config: Config,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    engine: Engine = "auto",
+) -> None:
     """Show, per stage: total, done, failed, left, last run."""
     from smp_features.status import status_of
 
-    show_rows(status_of(_session(config), config), "json" if as_json else "table")
+    show_rows(status_of(_reading(config, engine), config), "json" if as_json else "table")
 
 
 @app.command()
@@ -193,11 +197,12 @@ def errors(
     config: Config,
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
     format: Format = "table",
+    engine: Engine = "auto",
 ) -> None:
     """Show typed errors, counted, with example keys."""
     from smp_features.status import errors_of
 
-    show_rows(errors_of(_session(config), config, stage), format)
+    show_rows(errors_of(_reading(config, engine), config, stage), format)
 
 
 @app.command()
@@ -224,20 +229,21 @@ def sql(
     config: Config,
     query: Annotated[str, typer.Argument(help="A SELECT over the tables, such as post_features.")],
     format: Format = "table",
+    engine: Engine = "auto",
 ) -> None:
-    """Ask the tables; only reading is allowed."""
+    """Ask the tables in Spark's SQL; only reading them is possible."""
     from smp_features.lake.query import ask
 
-    show_rows(ask(_session(config), config, query), format)
+    show_rows(ask(_reading(config, engine), config, query), format)
 
 
 @app.command()
 @configured()
-def tables(config: Config, format: Format = "table") -> None:
+def tables(config: Config, format: Format = "table", engine: Engine = "auto") -> None:
     """List the tables: rows, version, and what one row is."""
     from smp_features.lake.query import describe_tables
 
-    show_rows(describe_tables(_session(config), config), format)
+    show_rows(describe_tables(_reading(config, engine), config), format)
 
 
 @app.command()
@@ -374,6 +380,12 @@ def _session(config: Config) -> SparkSession:
     from smp_features.session import get_session
 
     return get_session(config)
+
+
+def _reading(config: Config, engine: Engine) -> SparkSession | None:
+    from smp_features.lake.readers import session_for
+
+    return session_for(config, engine, _session)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from smp_features.errors import EXIT_STAGE_FAILED, SmpError
 from smp_features.interrupts import CONTINUE, NAMES, unwinding
 from smp_features.redaction import Redacting, redacted
+from smp_features.tabular import one_line, visible
 
 if TYPE_CHECKING:
     from smp_features.runs import Summary
@@ -37,8 +38,8 @@ def start_logging(verbose: bool) -> None:
 
 
 def say(line: str) -> None:
-    """Print one line, whatever it holds, as it is."""
-    _out.print(line, markup=False)
+    """Print a line, or several, in which nothing acts on the terminal."""
+    _out.print("\n".join(visible(part) for part in line.split("\n")), markup=False)
 
 
 def show(summary: Summary) -> None:
@@ -50,10 +51,12 @@ def show(summary: Summary) -> None:
 
 
 def show_rows(rows: list[dict[str, Any]], form: str) -> None:
-    """Print rows as a `table`, `csv` or `json`."""
-    from smp_features.lake.query import render
+    """Print rows as a `table`, `csv` or `json`; say so if numbers became null in JSON, which knows no NaN."""
+    from smp_features.tabular import count_not_finite, render
 
     typer.echo(render(rows, form), nl=False)
+    if form == "json" and (lost := count_not_finite(rows)):
+        typer.echo(f"smp: {lost:,} numbers are NaN or infinite, which JSON cannot say; they are null here.", err=True)
 
 
 @contextmanager
@@ -98,5 +101,5 @@ def _explain(error: Exception) -> NoReturn:
 def _fail(error: SmpError, status: int) -> NoReturn:
     if logging.getLogger("smp_features").isEnabledFor(logging.DEBUG):
         logging.getLogger(__name__).debug("the error in full", exc_info=error)
-    typer.echo(f"smp: {redacted(str(error))}", err=True)
+    typer.echo(f"smp: {one_line(redacted(str(error)))}", err=True)
     raise SystemExit(status)

@@ -13,6 +13,12 @@ from smp_features.config import Config, load_config
 from smp_features.console import explaining, start_logging
 
 Format = Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="How rows are printed.")]
+Engine = Annotated[
+    Literal["auto", "duckdb", "spark"],
+    typer.Option(
+        "--engine", help="What reads the tables: DuckDB those of a folder, without a JVM; Spark also other roots."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, over the file's, such as source.path=DIR; repeatable."),

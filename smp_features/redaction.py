@@ -54,7 +54,7 @@ def redacted(text: str) -> str:
         text = text.replace(secret, HIDDEN)
     text = _USER_INFO.sub(_hide_user, text)
     text = _FORMS.sub(HIDDEN, text)
-    return _ASSIGNED.sub(_hide_value, text)
+    return _without_values(text)
 
 
 def redacted_values(value: Any, name: str = "") -> Any:
@@ -103,8 +103,13 @@ def _hide_user(found: re.Match[str]) -> str:
     return f"{scheme}://{HIDDEN}@" if _is_user(scheme, user) else found.group(0)
 
 
-def _hide_value(found: re.Match[str]) -> str:
-    name, between, value = found.groups()
-    if not is_secret(name) or value.startswith(HIDDEN):
-        return found.group(0)
-    return f"{name}{between}{HIDDEN}"
+def _without_values(text: str) -> str:
+    """Hide what follows the names of secrets; what follows another name may be such a name in turn."""
+    kept, place = [], 0
+    while found := _ASSIGNED.search(text, place):
+        name, value = found[1], found[3]
+        hides = is_secret(name) and not value.startswith(HIDDEN)
+        end = found.end() if hides else found.start(3)
+        kept.append(text[place : found.start(3)] + (HIDDEN if hides else ""))
+        place = end
+    return "".join(kept) + text[place:]

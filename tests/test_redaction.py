@@ -29,6 +29,7 @@ from smp_features.redaction import Redacting, redacted, redacted_values
         ("{'password': 'two words', 'user': 'me'}", "{'password': ***, 'user': 'me'}"),
         ('{"client_secret": "hush"}', '{"client_secret": ***}'),
         ("AWS_SECRET_ACCESS_KEY=hush MLFLOW_TRACKING_TOKEN=a", "AWS_SECRET_ACCESS_KEY=*** MLFLOW_TRACKING_TOKEN=***"),
+        ("It failed: token=hush. Again: user=me", "It failed: token=*** Again: user=me"),
         ("Authorization: Bearer abcdefgh.ijkl", "Authorization: ***"),
         ("key AKIAABCDEFGHIJKLMNOP was refused", "key *** was refused"),
         ("dapi0123456789abcdef0123456789abcdef", "***"),

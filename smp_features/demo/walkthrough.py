@@ -13,13 +13,14 @@ from pyspark.sql import SparkSession
 from smp_features.config import Config, load_config
 from smp_features.demo.generate import generate
 from smp_features.errors import StageError, UsageError
-from smp_features.lake.query import describe_tables, render
+from smp_features.lake.query import describe_tables
 from smp_features.lake.tables import Lakehouse
 from smp_features.metrics import mae, src
 from smp_features.progress import reporter
 from smp_features.runs import Summary
 from smp_features.stages import run_all
 from smp_features.status import errors_of
+from smp_features.tabular import render
 
 
 def walk(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -42,6 +42,17 @@ TYPICAL_TOKENS = 24
 TOKENIZER_SETTINGS = frozenset({"clean", "language", "strip_sep_token"})
 """The `tokenizer_kwargs` that only change how text is read; open_clip hands the others on to transformers."""
 
+_PREPROCESSING: dict[str, Any] = {
+    "size": 224,
+    "mode": "RGB",
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "fill_color": 0,
+}
+"""open_clip's preprocessing where a model says nothing, held here since a fingerprint must not take its import: 5 s."""
+
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -54,6 +65,17 @@ CAPTION = "caption"
 _COSINE = "cosine of CLIP embeddings, -1..1; null when either is missing"
 _TITLE_VECTOR = "CLIP text embedding of the title, L2-normalised; null if empty"
 _CAPTION_VECTOR = "CLIP text embedding of the caption, L2-normalised; or null"
+
+
+def preprocessing(size: int, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return open_clip's preprocessing settings in full, as it merges them itself.
+
+    Args:
+        size: Of the model's images, in pixels.
+        stated: What the model says.
+    """
+    known = {name: value for name, value in stated.items() if name in _PREPROCESSING and value is not None}
+    return _PREPROCESSING | {"size": size} | known
 
 
 class ClipSettings(ModelSettings):
@@ -159,14 +181,13 @@ class _ClipExtractor(Extractor):
         Raises:
             ModelError: It is none, or it would have open_clip take parts or code from elsewhere.
         """
-        from open_clip.pretrained import get_pretrained_cfg
-        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
         if self.architecture is not None:
+            from open_clip.pretrained import get_pretrained_cfg
+
             config = built_in_config(self.architecture)
             self._refuse_other_sources(config)
             tag = get_pretrained_cfg(self.architecture, self.files.tag or "")
-            return config, merge_preprocess_dict(PreprocessCfg(size=config["vision_cfg"]["image_size"]), tag)
+            return config, preprocessing(config["vision_cfg"]["image_size"], tag)
         content = self.files.require_json(CONFIG_NAME)
         config = content.get("model_cfg") or {}
         if not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
@@ -176,7 +197,7 @@ class _ClipExtractor(Extractor):
             )
         self._refuse_other_sources(config)
         size = config["vision_cfg"].get("image_size", 224)
-        return config, merge_preprocess_dict(PreprocessCfg(size=size), content.get("preprocess_cfg") or {})
+        return config, preprocessing(size, content.get("preprocess_cfg") or {})
 
     def _refuse_other_sources(self, config: dict[str, Any]) -> None:
         """Check that the model's own files hold all of it: open_clip would fetch the rest at no commit."""

@@ -1,131 +1,108 @@
-"""Reading the tables by SQL, and printing rows."""
+"""Users' questions about the tables: SQL that only reads, and which tables there are."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from typing import Any
-
-from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
-from rich.console import Console
-from rich.table import Table
+import re
+from typing import TYPE_CHECKING, Any
 
 from smp_features.config import Config
-from smp_features.errors import UsageError
-from smp_features.jvm import parsed
-from smp_features.lake.tables import Lakehouse
+from smp_features.errors import UsageError, nearest
+from smp_features.lake.readers import WITH_SPARK, Reader, RootReader, SessionReader, open_reader
+from smp_features.tabular import one_line
 
-_READING_COMMANDS = ("Show", "Describe", "Explain")
-_WIDEST_VALUE = 60
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_UNKNOWN_COLUMN = re.compile(
+    r'(?:Referenced column|column) "([^"]+)" not found|does not have a column named "([^"]+)"'
+    r"|with name `?([^`]+?)`? cannot be resolved"
+)
 
 
-def ask(session: SparkSession, config: Config, query: str) -> list[dict[str, Any]]:
+def ask(session: SparkSession | None, config: Config, query: str) -> list[dict[str, Any]]:
     """Answer a query over the tables of a root or schema.
 
     Args:
-        session: A Spark session with Delta.
+        session: Asks Spark; None asks DuckDB, which reads a root that is a folder, without a JVM.
         config: Where the tables are.
-        query: One SELECT (or SHOW, DESCRIBE, EXPLAIN) statement.
+        query: One SELECT in Spark's SQL, or SHOW TABLES, or DESCRIBE of a table; Spark also answers EXPLAIN.
 
     Returns:
-        Rows as dictionaries, in order.
+        Rows as dictionaries, in order; of two columns with one name the second is called `<name>_1`. Times are UTC.
 
     Raises:
-        UsageError: The query is not valid, would write, or names an unknown table or column.
+        UsageError: The query is not valid, would write or read anything but the tables, names an unknown table or
+            column, or is one that DuckDB is not known to answer as Spark does; the message says which engine it was.
 
     Example:
         >>> ask(spark, config, "SELECT COUNT(*) AS posts FROM posts")
         [{'posts': 0}]
     """
-    refuse_writing(session, query)
-    _existing(session, config).register()
-    try:
-        return [row.asDict(recursive=True) for row in session.sql(query).collect()]
-    except PySparkException as error:
-        raise UsageError(f"The query failed: {_reason(error)}", "`smp tables` lists the tables.") from None
+    reader = open_reader(config, session)
+    assert isinstance(reader, RootReader | SessionReader)
+    return _ask_root(reader, query) if isinstance(reader, RootReader) else _ask_session(reader, query)
 
 
-def refuse_writing(session: SparkSession, query: str) -> None:
-    """Refuse a statement that is not plain reading.
+def describe_tables(session: SparkSession | None, config: Config) -> list[dict[str, Any]]:
+    """Return one row per table: name, rows, version, and what a row is.
 
-    Raises:
-        UsageError: The statement does not parse, or would change something.
+    Args:
+        session: Asks Spark; None asks DuckDB.
+        config: Where the tables are.
     """
-    try:
-        nodes = list(parsed(session, query))
-    except Exception as error:
-        raise UsageError(f"The query is not valid SQL: {_reason(error)}") from None
-    if any(acts and not name.startswith(_READING_COMMANDS) for name, acts in nodes):
-        raise UsageError("Only reading is allowed: SELECT, SHOW, DESCRIBE or EXPLAIN.")
-
-
-def describe_tables(session: SparkSession, config: Config) -> list[dict[str, Any]]:
-    """Return one row per table: name, rows, version, and what a row is."""
-    lakehouse = _existing(session, config)
+    reader = open_reader(config, session)
     return [
         {
             "table": name,
-            "rows": lakehouse.read(name).count(),
-            "version": lakehouse.version(name),
-            "one row is": spec.comment,
+            "rows": reader.rows(f"SELECT COUNT(*) AS counted FROM {name}", [name])[0]["counted"],
+            "version": reader.version(name),
+            "one row is": reader.specs[name].comment,
         }
-        for name, spec in lakehouse.specs.items()
-        if lakehouse.exists(name)
+        for name in reader.tables
     ]
 
 
-def render(rows: list[dict[str, Any]], form: str) -> str:
-    """Return rows as text.
+def _ask_root(reader: RootReader, query: str) -> list[dict[str, Any]]:
+    tables = reader.tables
+    from smp_features.lake.dialect import understand
 
-    Args:
-        rows: Rows with equal keys.
-        form: `table` for people, `csv`, or `json` (one array).
-    """
-    if form == "json":
-        return json.dumps(rows, default=str, ensure_ascii=False) + "\n"
-    if not rows:
-        return "" if form == "csv" else "(no rows)\n"
-    buffer = io.StringIO()
-    if form == "csv":
-        writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
-        return buffer.getvalue()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in rows[0]:
-        numeric = all(isinstance(row[key], int | float) or row[key] is None for row in rows)
-        table.add_column(key, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_short(value) for value in row.values()))
-    console = Console(file=buffer, width=max(Console().width, 160), markup=False, highlight=False, emoji=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    def kinds(table: str) -> dict[str, str]:
+        return {column.name: column.kind for column in reader.columns(table)}
+
+    question = understand(query, tables, reader.config.schema_name, kinds)
+    if question.lists:
+        return [{"namespace": reader.config.schema_name, "tableName": name, "isTemporary": False} for name in tables]
+    if question.describes is not None:
+        columns = reader.columns(reader.table_named(question.describes))
+        return [{"col_name": each.name, "data_type": each.kind, "comment": each.comment} for each in columns]
+    try:
+        return reader.rows(question.sql, question.tables)
+    except reader.duck.failures as error:
+        raise _explained(reader, str(error), question.tables) from None
 
 
-def _existing(session: SparkSession, config: Config) -> Lakehouse:
-    lakehouse = Lakehouse(session, config)
-    if not any(lakehouse.exists(name) for name in lakehouse.specs):
-        hint = "Name the root by --root, or make the tables by `smp run`."
-        raise UsageError(f"There are no tables under {lakehouse.where}.", hint)
-    return lakehouse
+def _ask_session(reader: SessionReader, query: str) -> list[dict[str, Any]]:
+    from smp_features.jvm import SPARK_FAILURES
+    from smp_features.lake.plans import refuse_all_but_reading
+
+    tables = reader.tables
+    asked = refuse_all_but_reading(reader.session, query, tables, reader.config)
+    try:
+        return reader.collected(query)
+    except SPARK_FAILURES as error:
+        raise _explained(reader, getattr(error, "desc", None) or str(error), asked) from None
 
 
-def _plain(value: Any) -> Any:
-    return json.dumps(value, default=str) if isinstance(value, list | dict) else value
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(_plain(value)).replace("\n", " ")
-    return text if len(text) <= _WIDEST_VALUE else text[: _WIDEST_VALUE - 1] + "…"
-
-
-def _reason(error: BaseException) -> str:
-    describe = getattr(error, "desc", None) or str(error)
-    lines = [line for line in str(describe).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+def _explained(reader: Reader, said: str, tables: tuple[str, ...]) -> UsageError:
+    """Return an engine's complaint in one line that names the engine, and the nearest column for an unknown one."""
+    unknown = _UNKNOWN_COLUMN.search(said)
+    if unknown is not None:
+        name = next(part for part in unknown.groups() if part is not None).split("`.`")[-1]
+        known = {column.name for table in tables for column in reader.columns(table)}
+        if name not in known:
+            where = " or ".join(tables) or "the query"
+            return UsageError(f"There is no column '{name}' in {where}.", nearest(name, known) if known else None)
+    lines = [line for line in said.splitlines() if line.strip()]
+    reason = one_line(lines[0] if lines else "no reason given")[:300].rstrip(".")
+    hint = WITH_SPARK if isinstance(reader, RootReader) else "`smp tables` lists the tables."
+    return UsageError(f"The query failed in {reader.engine}: {reason}.", hint)

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from smp_features.errors import UsageError
+
 RETENTION = "interval 400 days"
 """How long old versions stay readable: registered models refer to the versions they were trained on."""
 
@@ -64,6 +66,26 @@ LAYOUT = "2"
 """
 
 LAYOUT_PROPERTY = "smp.layout"
+
+
+def refuse_other_layout(found: str, where: str) -> None:
+    """Refuse tables of another version's layout.
+
+    Args:
+        found: Theirs.
+        where: What messages call their place.
+
+    Raises:
+        UsageError: It is not this version's; says what to do.
+    """
+    if found == LAYOUT:
+        return
+    earlier = found < LAYOUT
+    raise UsageError(
+        f"The tables under {where} were written by {'an earlier' if earlier else 'a later'} version of smp_features "
+        f"(layout {found}, this one has {LAYOUT}).",
+        "Run `smp migrate` on them once; no content is extracted again." if earlier else "Use that version for them.",
+    )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from smp_features.extractors.base import Extractor
 from smp_features.lake.files import Store, open_store
 from smp_features.lake.lock import confirm
 from smp_features.lake.schema import Schema
-from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec
+from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec, refuse_other_layout
 from smp_features.lake.specs import Column as TableColumn
 from smp_features.redaction import redacted
 from smp_features.runs import Summary
@@ -193,16 +193,7 @@ class Lakehouse:
         """
         if self.where in _OF_THIS_LAYOUT or not self.exists("extractors"):
             return
-        found = self.layout
-        if found != LAYOUT:
-            earlier = found < LAYOUT
-            raise UsageError(
-                f"The tables under {self.where} were written by {'an earlier' if earlier else 'a later'} version of "
-                f"smp_features (layout {found}, this one has {LAYOUT}).",
-                "Run `smp migrate` on them once; content is extracted again only where its extractor has changed."
-                if earlier
-                else "Use that version for them.",
-            )
+        refuse_other_layout(self.layout, self.where)
         _OF_THIS_LAYOUT.add(self.where)
 
     def note_layout(self) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from smp_features.errors import ModelError
 from smp_features.extractors import model_digests
-from smp_features.extractors.clip import ClipImageExtractor, ClipTextExtractor
+from smp_features.extractors.clip import ClipImageExtractor, ClipTextExtractor, preprocessing
 from smp_features.extractors.clip_names import find_clip
 from smp_features.refusals import InputRefused
 
@@ -343,3 +343,10 @@ def test_preparing_in_threads_gives_what_one_thread_gives(clip_folder: Path, tit
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(loaded.prepare, titles * 50))
     assert [tokens.tolist() for tokens, _ in found] == expected * 50
+
+
+@pytest.mark.parametrize("stated", [{}, {"mean": [0.5] * 3, "interpolation": "bilinear", "other": 1, "std": None}])
+def test_preprocessing_is_merged_as_open_clip_merges_it_without_importing_it(stated):
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    assert preprocessing(384, stated) == merge_preprocess_dict(PreprocessCfg(size=384), stated)
