@@ -84,7 +84,7 @@ def refuse_other_layout(found: str, where: str) -> None:
     raise UsageError(
         f"The tables under {where} were written by {'an earlier' if earlier else 'a later'} version of smp_features "
         f"(layout {found}, this one has {LAYOUT}).",
-        "Run `smp migrate` on them once; no content is extracted again." if earlier else "Use that version for them.",
+        "Run `smp migrate` on them once; extracted content stays." if earlier else "Use that version for them.",
     )
 
 
