@@ -187,4 +187,4 @@ def test_an_empty_fold_is_refused(rows, target):
 
 def test_a_loss_that_explodes_is_refused(rows, target):
     with pytest.raises(StageError, match="learning_rate"):
-        fitted(rows, target, np.ones((N, 1), bool), learning_rate=1e30)
+        fitted(rows, target * 1e38, np.ones((N, 1), bool))
