@@ -40,7 +40,7 @@ def test_hung_inputs_become_timeouts_and_whoever_shared_their_batch_is_computed(
 
 
 def test_a_worker_killed_or_stopped_in_mid_batch_changes_nothing(bench, tmp_path):
-    bench.configure(deadline_s=2.0)  # a stopped worker is killed at twice that and a little
+    bench.configure(deadline_s=4.0)  # long enough for a busy machine; a stopped worker is killed at twice that and more
     deadly = [f"kill_once {tmp_path / 'killed'}", f"stop_once {tmp_path / 'stopped'}"]
     bench.post(*((None, text) for text in deadly), *_titles(40))
     summary = bench.extract("clip_text")["clip_text"]
