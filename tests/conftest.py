@@ -21,10 +21,16 @@ sys.path.insert(0, str(DOUBLES))
 
 from extraction_bench import Bench  # noqa: E402 - found by the line above
 
-# A suite of many minutes is worth compiling for, unlike the short jobs that conf/demo.yaml is tuned to.
+# A suite of many minutes is worth compiling for, unlike the short jobs that conf/demo.yaml is tuned to. Delta keeps the
+# logs of 10,000 tables and Spark the plans of 1,000 queries: of thousands of tables in temporary folders that fills the
+# heap, and a third of the time went into emptying it.
 SPARK = {
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Ddelta.log.cacheSize=64",
     "spark.sql.shuffle.partitions": "2",
+    "spark.sql.ui.retainedExecutions": "5",
+    "spark.ui.retainedJobs": "20",
+    "spark.ui.retainedStages": "20",
+    "spark.ui.retainedTasks": "100",
 }
 
 
@@ -46,7 +52,7 @@ def spark() -> Iterator[SparkSession]:
     # The first start fetches Delta's jars into a shared cache, which two processes must not do at once.
     with (Path(tempfile.gettempdir()) / "smp-test-session.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        config = load_config(None, ["spark.master=local[2,4]", "spark.driver_memory=2g"])
+        config = load_config(None, ["spark.master=local[2,4]", "spark.driver_memory=3g"])
         spark = config.spark.model_copy(update={"conf": SPARK})
         session = get_session(config.model_copy(update={"spark": spark}))
     yield session
