@@ -23,7 +23,7 @@ from extraction_bench import Bench  # noqa: E402 - found by the line above
 
 # A suite of many minutes is worth compiling for, unlike the short jobs that conf/demo.yaml is tuned to. Delta keeps the
 # logs of 10,000 tables and Spark the plans of 1,000 queries: of thousands of tables in temporary folders that fills the
-# heap: of 26 minutes, 3 and 5 went into emptying it in the two processes.
+# heap. Of 26 minutes, 3 and 5 went into emptying it in the two processes.
 SPARK = {
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Ddelta.log.cacheSize=64",
     "spark.sql.shuffle.partitions": "2",
