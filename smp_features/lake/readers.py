@@ -8,7 +8,7 @@ the Spark session. SQL that both run alike is asked by `rows`; users' SQL is che
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from smp_features.config import Config
 from smp_features.errors import StageError, UsageError, nearest
-from smp_features.extractors.base import Extractor
 from smp_features.lake.files import is_local, parse_root
-from smp_features.lake.schema import Schema
-from smp_features.lake.specs import LAYOUT_PROPERTY, TableSpec, refuse_other_layout
+from smp_features.lake.schema import Configured
+from smp_features.lake.specs import LAYOUT_PROPERTY, refuse_other_layout
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,7 +45,7 @@ class ReadColumn:
     comment: str | None
 
 
-class Reader(ABC):
+class Reader(Configured, ABC):
     """The tables of a root or a schema, to be read.
 
     Attributes:
@@ -56,23 +55,6 @@ class Reader(ABC):
 
     engine: str
     where: str
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @cached_property
-    def _schema(self) -> Schema:
-        return Schema.of(self.config)
-
-    @property
-    def specs(self) -> Mapping[str, TableSpec]:
-        """All tables of the configuration, by name."""
-        return self._schema.specs
-
-    @property
-    def extractors(self) -> Mapping[str, Extractor]:
-        """The configured extractors, in the order they run."""
-        return self._schema.extractors
 
     @cached_property
     def tables(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -59,6 +60,32 @@ class Schema:
         )
         _check_names(tables, content)
         return cls(extractors, catalogue, {spec.name: spec for spec in tables})
+
+
+class Configured:
+    """What has to do with the tables of one configuration; its schema is made once, when it is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @cached_property
+    def _schema(self) -> Schema:
+        return Schema.of(self.config)
+
+    @property
+    def specs(self) -> Mapping[str, TableSpec]:
+        """All tables of the configuration, by name."""
+        return self._schema.specs
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All features of the configuration."""
+        return self._schema.catalogue
+
+    @property
+    def extractors(self) -> Mapping[str, Extractor]:
+        """The configured extractors, in the order they run."""
+        return self._schema.extractors
 
 
 def content_table(extractor: Extractor) -> TableSpec:

@@ -149,11 +149,6 @@ def sweep(files: Store, run: str) -> int:
     return len(dead)
 
 
-def runs_of(files: Store, area: str) -> list[str]:
-    """Return the runs that have something staged in an area, oldest first."""
-    return sorted({entry.name.split("/")[2] for entry in files.list(f"{STAGING}/{area}") if entry.name.count("/") > 2})
-
-
 def _signs_of_life(entries: list[Entry]) -> dict[str, float]:
     """Return when each run was last known to live: its heartbeat's time, else that of its youngest object."""
     objects: dict[str, float] = defaultdict(float)

@@ -18,13 +18,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType, _parse_datatype_string
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from smp_features.catalogue import Catalogue
 from smp_features.config import Config
 from smp_features.errors import SmpError, StageError, UsageError, nearest
-from smp_features.extractors.base import Extractor
 from smp_features.lake.files import Store, open_store
 from smp_features.lake.lock import confirm
-from smp_features.lake.schema import Schema
+from smp_features.lake.schema import Configured
 from smp_features.lake.specs import LAYOUT, LAYOUT_PROPERTY, TableSpec, refuse_other_layout
 from smp_features.lake.specs import Column as TableColumn
 from smp_features.redaction import redacted
@@ -63,7 +61,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-class Lakehouse:
+class Lakehouse(Configured):
     """The tables of one root (local or object store) or of one Unity Catalog schema.
 
     Args:
@@ -77,29 +75,10 @@ class Lakehouse:
     """
 
     def __init__(self, session: SparkSession, config: Config) -> None:
+        super().__init__(config)
         self.session = session
-        self.config = config
 
     # -- what there is ------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _schema(self) -> Schema:
-        return Schema.of(self.config)
-
-    @property
-    def specs(self) -> Mapping[str, TableSpec]:
-        """All tables of the configuration, by name."""
-        return self._schema.specs
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """All features of the configuration."""
-        return self._schema.catalogue
-
-    @property
-    def extractors(self) -> Mapping[str, Extractor]:
-        """The configured extractors, in the order they run."""
-        return self._schema.extractors
 
     @property
     def content_tables(self) -> tuple[str, ...]:

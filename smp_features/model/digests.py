@@ -24,9 +24,15 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file as it is now, 64 hex digits; the file may be larger than memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_manifest(folder: Path) -> None:
     """Write the manifest of a folder's files, all of which are there already."""
-    found = {path.name: digest_of(path.read_bytes()) for path in sorted(folder.iterdir())}
+    found = {path.name: digest_of_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps({"files": found}, indent=1) + "\n", encoding="utf-8")
 
 

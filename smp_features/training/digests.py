@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from smp_features.errors import ModelError
-from smp_features.model.digests import digest_of
+from smp_features.model.digests import digest_of, digest_of_file
 
 DIGESTS = "digests.json"
 """The file of a run."""
@@ -47,8 +47,8 @@ class Digests:
     def of(cls, model: Path, files: Iterable[Path]) -> Digests:
         """Return those of a folder that MLflow logged, and of files of its run."""
         return cls(
-            {name: digest_of(path.read_bytes()) for name, path in _files(model).items()},
-            {path.name: digest_of(path.read_bytes()) for path in files},
+            {name: digest_of_file(path) for name, path in _files(model).items()},
+            {path.name: digest_of_file(path) for path in files},
         )
 
     def as_json(self) -> str:
@@ -88,7 +88,7 @@ class Digests:
                 raise ModelError(f"{version} lost its file {name} after it was registered.", _AGAIN)
             if name not in self.model:
                 raise ModelError(f"{version} has the file {name}, which it was not registered with.", _AGAIN)
-            if digest_of(there[name].read_bytes()) != self.model[name]:
+            if digest_of_file(there[name]) != self.model[name]:
                 raise ModelError(f"{name} of {version} was changed after it was registered.", _AGAIN)
         check_flavour(folder, version)
 
@@ -98,7 +98,7 @@ class Digests:
         Raises:
             ModelError: It was changed.
         """
-        if path.name in self.run and digest_of(path.read_bytes()) != self.run[path.name]:
+        if path.name in self.run and digest_of_file(path) != self.run[path.name]:
             raise ModelError(f"{path.name} of the run of {version} was changed after it was registered.", _AGAIN)
 
 

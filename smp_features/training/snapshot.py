@@ -23,6 +23,7 @@ from smp_features.errors import SnapshotError, StageError
 from smp_features.lake.files import Store
 from smp_features.lake.lock import held
 from smp_features.lake.tables import Lakehouse, canonical_json
+from smp_features.model.digests import digest_of_file
 from smp_features.model.inputs import MOST_WORDS
 from smp_features.scratch import scratch_until_exit
 
@@ -159,7 +160,7 @@ def export(lakehouse: Lakehouse, version: int, key: str) -> Snapshot:
         words=words,
         dims=dims,
         vocabularies=vocabularies,
-        digests={name: digest_file(folder / name) for name in parquet},
+        digests={name: digest_of_file(folder / name) for name in parquet},
     )
     files.put(f"{prefix}/{MANIFEST}", manifest_of(snapshot))
     logger.info("exported snapshot=%s rows=%d version=%d", key, snapshot.rows, version)
@@ -171,12 +172,6 @@ def manifest_of(snapshot: Snapshot) -> str:
     described = asdict(snapshot)
     del described["folder"]
     return json.dumps(described | {_SEAL: _seal(described)}, indent=1) + "\n"
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seal(described: Mapping[str, object]) -> str:
@@ -294,7 +289,7 @@ def check_files(snapshot: Snapshot) -> None:
             raise SnapshotError(
                 f"Snapshot {snapshot.content_key} lost its file {name}.", _AGAIN.format(snapshot.folder)
             )
-        if digest_file(path) != snapshot.digests.get(name):
+        if digest_of_file(path) != snapshot.digests.get(name):
             raise SnapshotError(
                 f"{name} of snapshot {snapshot.content_key} was changed after it was exported.",
                 _AGAIN.format(snapshot.folder),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,18 @@ EXTRA = (make_post(1), make_post(8, Postdate="0"), make_post(9, label="nan"))
 TEST_POSTS = (make_post(11, path="test/11.png"), make_post(12, path="test/12.png", Uid="1@N01", Pathalias="alias1"))
 
 
+def write_half(folder: Path, split: str, posts: Sequence[Mapping[str, Any]]) -> None:
+    """Write the files of one half of an SMPD folder; `path` and `label` of a post go into files of their own."""
+    inner = folder / f"{split}_allmetadata_json"
+    inner.mkdir(parents=True, exist_ok=True)
+    for name in ("category", "text", "temporalspatial_information", "additional_information", "user_data"):
+        records = [{key: value for key, value in post.items() if key not in ("path", "label")} for post in posts]
+        (inner / f"{split}_{name}.json").write_text(json.dumps(records))
+    (inner / f"{split}_img_filepath.txt").write_text("".join(f"{post['path']}\n" for post in posts))
+    if split == "train":
+        (inner / "train_label.txt").write_text("".join(f"{post['label']}\n" for post in posts))
+
+
 class Source:
     """A small SMPD folder that tests change and ingest again."""
 
@@ -85,14 +98,7 @@ class Source:
         return self
 
     def write(self, split: str, *posts: dict[str, Any]) -> None:
-        inner = self.folder / f"{split}_allmetadata_json"
-        inner.mkdir(exist_ok=True)
-        for name in ("category", "text", "temporalspatial_information", "additional_information", "user_data"):
-            records = [{key: value for key, value in post.items() if key not in ("path", "label")} for post in posts]
-            (inner / f"{split}_{name}.json").write_text(json.dumps(records))
-        (inner / f"{split}_img_filepath.txt").write_text("".join(f"{post['path']}\n" for post in posts))
-        if split == "train":
-            (inner / "train_label.txt").write_text("".join(f"{post['label']}\n" for post in posts))
+        write_half(self.folder, split, posts)
 
     def config(self, *overrides: str) -> Config:
         settings = [f"source.path={self.folder}", "source.max_refused_share=0.3", *overrides]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from small_source import MISSING, write_half
 
 from smp_features.config import SourceConfig
 from smp_features.errors import ReconciliationError, SourceError
@@ -19,26 +19,15 @@ from smp_features.ingest.staged import text_key
 from smp_features.runs import Phases
 from smp_features.sources.base import RowSource
 from smp_features.sources.smpd import SmpdSource
-from smp_features.sources.smpd.drift import KNOWN
-
-MISSING = {names[0]: None for known in KNOWN.values() for names in known}
-"""Every field of every file, missing."""
 
 
 def write(folder: Path, split: str, *posts: dict[str, Any]) -> None:
-    inner = folder / f"{split}_allmetadata_json"
-    inner.mkdir(parents=True)
     filled = [
         {**MISSING, "Uid": f"{post['Pid']}@N01", "Title": "t", "Postdate": 1_425_168_000, "path": "x.jpg", "label": "1"}
         | post
         for post in posts
     ]
-    for name in ("category", "text", "temporalspatial_information", "additional_information", "user_data"):
-        records = [{key: value for key, value in post.items() if key not in ("path", "label")} for post in filled]
-        (inner / f"{split}_{name}.json").write_text(json.dumps(records))
-    (inner / f"{split}_img_filepath.txt").write_text("".join(f"{post['path']}\n" for post in filled))
-    if split == "train":
-        (inner / "train_label.txt").write_text("".join(f"{post['label']}\n" for post in filled))
+    write_half(folder, split, filled)
 
 
 def scanned(folder: Path, scratch: Path) -> tuple[ScanResult, dict[str, list[Mapping[str, Any]]]]:

@@ -23,6 +23,7 @@ from smp_features.lake.files import open_store
 from smp_features.lake.lock import writing
 from smp_features.lake.schema import Schema
 from smp_features.lake.tables import Lakehouse
+from smp_features.model.digests import digest_of_file
 from smp_features.model.predictor import fingerprint_columns
 from smp_features.spark_failures import explained
 from smp_features.training import snapshot as snapshots
@@ -66,7 +67,7 @@ def write(folder: Path, ids: list[np.ndarray]) -> Snapshot:
 def sealed(snapshot: Snapshot) -> Snapshot:
     """The same snapshot, as if its files had been exported as they are now."""
     folder = Path(snapshot.folder)
-    return replace(snapshot, digests={name: snapshots.digest_file(folder / name) for name in snapshot.files})
+    return replace(snapshot, digests={name: digest_of_file(folder / name) for name in snapshot.files})
 
 
 @pytest.fixture

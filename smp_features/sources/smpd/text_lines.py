@@ -15,15 +15,25 @@ def read_lines(path: Path) -> Iterator[str]:
     Raises:
         SourceError: A line is not UTF-8; with file and line.
     """
+    for number, raw in raw_lines(path):
+        try:
+            yield raw.decode().rstrip("\n")
+        except UnicodeDecodeError:
+            raise SourceError(f"{path}:{number}: bytes that are not UTF-8.", "Save it as UTF-8.") from None
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file as bytes, ends included, with their numbers from 1; a byte-order mark is skipped.
+
+    Raises:
+        SourceError: It begins as UTF-16 or UTF-32 does.
+    """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
                 refuse_utf16(path, raw)
                 raw = raw.removeprefix(codecs.BOM_UTF8)
-            try:
-                yield raw.decode().rstrip("\n")
-            except UnicodeDecodeError:
-                raise SourceError(f"{path}:{number}: bytes that are not UTF-8.", "Save it as UTF-8.") from None
+            yield number, raw
 
 
 def refuse_utf16(path: Path, start: bytes) -> None:

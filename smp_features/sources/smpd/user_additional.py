@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from smp_features.sources.base import Refusal, Row
 from smp_features.sources.smpd import fields
-from smp_features.sources.smpd.text_lines import refuse_utf16
+from smp_features.sources.smpd.text_lines import raw_lines
 
 COUNTS = (
     "external_views",
@@ -38,19 +37,15 @@ def read_external(path: Path) -> Iterator[Row | Refusal]:
     Raises:
         SourceError: The file is not in UTF-8 at all.
     """
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, 1):
-            if line == 1:
-                refuse_utf16(path, raw)
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-            try:
-                profile = _profile(raw.decode(), line)
-            except ValueError as error:  # which a UnicodeDecodeError is
-                detail = "The line is not UTF-8." if isinstance(error, UnicodeDecodeError) else str(error)
-                yield Refusal(f"{path.name}:{line}", None, "bad_profile", detail)
-                continue
-            if profile is not None:
-                yield profile
+    for line, raw in raw_lines(path):
+        try:
+            profile = _profile(raw.decode(), line)
+        except ValueError as error:  # which a UnicodeDecodeError is
+            detail = "The line is not UTF-8." if isinstance(error, UnicodeDecodeError) else str(error)
+            yield Refusal(f"{path.name}:{line}", None, "bad_profile", detail)
+            continue
+        if profile is not None:
+            yield profile
 
 
 def _profile(text: str, line: int) -> Row | None:
